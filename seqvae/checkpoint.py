@@ -1,0 +1,169 @@
+"""Models and training states on disk: safetensors and JSON, nothing pickled.
+
+A model folder holds model.safetensors (weights, and the fitted prior under ``prior.*``) and config.json (codec, sizes,
+the recipe it was trained with, its figures, and the weights' SHA-256).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from seqvae.codecs import Codec, build_codec
+from seqvae.latent import Mixture, Succession
+from seqvae.model import SequenceVAE, Size
+from seqvae.song import SeqvaeError
+
+FORMAT = 1
+
+
+@dataclass
+class Saved:
+    """What a model folder holds."""
+
+    model: SequenceVAE
+    codec: Codec
+    config: dict[str, Any] = field(default_factory=dict)
+    mixture: Mixture | None = None  # sampled from instead of N(0, I) where there is one
+    succession: Succession | None = None
+
+    def check_codec(self, codec: Codec) -> None:
+        """Raises `SeqvaeError` where a corpus is spelt otherwise than this model spells."""
+        if codec.config() != self.codec.config():
+            raise SeqvaeError(
+                f"this model spells {self.codec.config()} and the corpus {codec.config()}; prepare the corpus to match"
+            )
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """The whole file or none of it. Raises `SeqvaeError` where the folder cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as fault:
+        raise SeqvaeError(f"{path} cannot be written: {fault.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as fault:
+        Path(name).unlink(missing_ok=True)
+        raise SeqvaeError(f"{path} cannot be written: {fault.strerror}") from None
+
+
+def build_model(codec: Codec, size: Size) -> SequenceVAE:
+    return SequenceVAE(codec.streams, codec.conditions, size)
+
+
+def save_model(folder: Path, saved: Saved, *, half: bool = False) -> None:
+    """Writes the folder; half stores every tensor in float16. The config, written last, names the weights' hash."""
+    tensors = dict(saved.model.state_dict())
+    for name, fitted in (("mixture", saved.mixture), ("succession", saved.succession)):
+        if fitted is not None:
+            tensors |= {f"prior.{name}.{key}": value for key, value in fitted._asdict().items()}
+    kind = torch.float16 if half else torch.float32
+    data = save({name: value.detach().to("cpu", kind).contiguous() for name, value in tensors.items()})
+    config = {
+        "format": FORMAT,
+        "codec": saved.codec.config(),
+        "size": asdict(saved.model.size),
+        **{key: value for key, value in saved.config.items() if key not in ("format", "codec", "size", "sha256")},
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    write_atomic(folder / "model.safetensors", data)
+    write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
+
+
+def load_model(folder: Path) -> Saved:
+    """Raises `SeqvaeError` for a folder that is no model, or one truncated, tampered with or holding NaN."""
+    config = read_config(folder)
+    try:
+        data = (folder / "model.safetensors").read_bytes()
+    except OSError as fault:
+        raise SeqvaeError(f"the model {folder} has no readable model.safetensors: {fault.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != config.get("sha256"):
+        raise SeqvaeError(f"{folder / 'model.safetensors'} is not the file its config.json describes; fetch it again")
+    tensors = parse_tensors(data, folder / "model.safetensors")
+    if not all(bool(value.isfinite().all()) for value in tensors.values()):
+        raise SeqvaeError(f"the model {folder} holds weights that are not finite numbers; train it again")
+    try:
+        codec = build_codec(config["codec"])
+        size = Size(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["size"].items()})
+        fitted = {name: tensors.pop(name).float() for name in list(tensors) if name.startswith("prior.")}
+        with torch.device("meta"):  # no random initialisation: every weight comes from the file
+            model = build_model(codec, size)
+        model.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
+        model.eval().requires_grad_(False)
+        return Saved(model, codec, config, _fitted(Mixture, "mixture", fitted), _fitted(Succession, "succession", fitted))
+    except (KeyError, TypeError, ValueError, RuntimeError) as fault:
+        why = str(fault).split("\n")[0]
+        raise SeqvaeError(f"the config.json of {folder} does not fit its weights ({why})") from None
+
+
+def _fitted(kind: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    found = {key: tensors.get(f"prior.{name}.{key}") for key in kind._fields}
+    return kind(**found) if all(value is not None for value in found.values()) else None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model's config.json. Raises `SeqvaeError` where there is none or it is of another format."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SeqvaeError(f"{folder} is no model: it has no config.json") from None
+    except (OSError, ValueError):
+        raise SeqvaeError(f"the config.json of {folder} cannot be read") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise SeqvaeError(f"the config.json of {folder} is not of a model this version reads (format {FORMAT})")
+    return config
+
+
+def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    """Raises `SeqvaeError` for bytes that are no safetensors file."""
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as fault:
+        raise SeqvaeError(f"{path} is damaged: {str(fault).splitlines()[0]}") from None
+
+
+def save_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+    """A training's whole state in one file: weights, Adam's moments by parameter name, and ``progress`` as JSON."""
+    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"optimizer.{name}.{key}"] = value.detach().cpu().contiguous()
+    write_atomic(path, save(tensors, {"progress": json.dumps(progress)}))
+
+
+def load_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restores what `save_state` wrote, in place; returns the progress. Raises `SeqvaeError` for a damaged file."""
+    data = path.read_bytes()
+    tensors = parse_tensors(data, path)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    try:
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        state: dict[torch.nn.Parameter, dict[str, Tensor]] = {}
+        for name, parameter in model.named_parameters():
+            keys = [key for key in tensors if key.rpartition(".")[0] == f"optimizer.{name}"]
+            if keys:
+                state[parameter] = {key.rpartition(".")[2]: tensors[key] for key in keys}
+        for parameter, moments in state.items():
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
+            }
+        return dict(json.loads(header["__metadata__"]["progress"]))
+    except (KeyError, RuntimeError, ValueError) as fault:
+        raise SeqvaeError(f"{path} does not fit this recipe: {str(fault).splitlines()[0]}") from None

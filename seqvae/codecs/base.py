@@ -1,0 +1,62 @@
+"""What every codec offers: a reversible spelling of one kind of thing as rows of integers.
+
+Conventions: an encoded thing is ``steps`` (T, K), one column a `Stream`, and a ``condition`` (C,) that the decoder is
+told. The last symbol of stream 0 is END in every codec; the last row of ``steps`` is the END row, whose other columns
+are 0 and carry no likelihood. Nothing here knows torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+Raw = TypeVar("Raw")
+
+
+class Stream(NamedTuple):
+    """One column of a step. ``networks.py`` maps ``kind`` to an embedding and a head; symbols are 0 .. size-1.
+
+    Kinds: ``increasing`` (a symbol is greater than the one before it in the sequence), ``ordinal`` (neighbouring
+    symbols mean neighbouring values), ``category`` (no order).
+    """
+
+    name: str
+    kind: str
+    size: int
+
+
+class Encoded(NamedTuple):
+    steps: np.ndarray  # (T, K) int16, END row last
+    condition: np.ndarray  # (C,) int16
+
+
+class Codec(Protocol[Raw]):
+    """Laws: ``decode(*encode(x)) == snap(x)``; ``snap(snap(x)) == snap(x)``; ``decode`` of any grid never raises."""
+
+    name: str
+    streams: tuple[Stream, ...]
+    conditions: tuple[Stream, ...]
+
+    def config(self) -> dict[str, int | str]:
+        """The keyword arguments that rebuild this codec."""
+        ...
+
+    def pieces(self, source: object) -> Iterator[tuple[int, Raw]]:
+        """Cut what a file holds into the things this codec spells: (position, thing)."""
+        ...
+
+    def snap(self, raw: Raw) -> Raw: ...
+
+    def encode(self, raw: Raw) -> Encoded: ...
+
+    def decode(self, steps: np.ndarray, condition: np.ndarray) -> Raw: ...
+
+    def augment(self, steps: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A batch (B, T, K) changed in ways that keep it the same kind of thing (a melody: transposed)."""
+        ...
+
+    def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
+        """Equal for two things that are the same but for ``augment`` (a melody in another key)."""
+        ...

@@ -1,0 +1,164 @@
+"""Free running: the decoder one step at a time, and the strategies that choose its symbols.
+
+The step is written by hand: token tables, z and conditions are multiplied by the input weights beforehand, so a step
+costs the recurrent product and the heads. Randomness is one uniform a (seed, row, step, stream), turned into a symbol
+by the inverse of the cumulative distribution; batches are padded to 8 rows at least. So a row's result depends on its
+own z, condition, seed and number alone, never on its batch-mates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqvae.model import SequenceVAE
+from seqvae.networks import START
+
+FEWEST_ROWS = 8  # below 4 rows a matrix product's last bits depend on their number
+MOST_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How symbols are chosen: temperature 0 is greedy; top_k (Fan et al. 2018) and top_p (Holtzman et al. 2020) cut the tail."""
+
+    temperature: float = 1.0
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError("temperature and top-k must be at least 0, top-p in (0, 1]")
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> Tensor:
+    """A symbol a row: logits (B, V) float32, overwritten; uniform (B,) in [0, 1) -> (B,) int64."""
+    if how.temperature == 0:
+        return logits.argmax(-1)
+    if 0 < how.top_k < logits.shape[1]:
+        least = logits.topk(how.top_k).values[:, -1:]
+        logits.masked_fill_(logits < least, -torch.inf)
+    if how.temperature != 1:
+        logits.mul_(1 / how.temperature)
+    if how.top_p < 1:
+        ordered, place = logits.softmax(-1).sort(descending=True, stable=True)
+        drop = ordered.cumsum(-1) - ordered >= how.top_p  # keeps the first symbol that reaches top_p
+        logits.masked_fill_(torch.zeros_like(drop).scatter_(1, place, drop), -torch.inf)
+    mass = logits.sub_(logits.amax(-1, keepdim=True)).exp_().cumsum(-1)
+    return torch.searchsorted(mass, uniform[:, None] * mass[:, -1:], right=True)[:, 0].clamp_(max=logits.shape[1] - 1)
+
+
+class Stepper:
+    """A model's decoder with everything multiplied out that does not depend on the state. Float32, no gradients."""
+
+    @torch.no_grad()
+    def __init__(self, model: SequenceVAE) -> None:
+        decoder, lstm = model.decoder, model.decoder.lstm
+        self.model, self.streams = model, model.streams
+        order = torch.cat([torch.arange(lstm.hidden_size) + gate * lstm.hidden_size for gate in (0, 1, 3, 2)])
+        weight = lstm.weight_ih_l0.detach().float()[order]  # (4H, E + Z + C), gates in the order i f o g
+        embedded, self.known = weight.split([decoder.steps.width, weight.shape[1] - decoder.steps.width], 1)
+        tables, start = [], 0
+        for rows in decoder.steps.tables:
+            tables.append(rows.weight.float() @ embedded[:, start : start + rows.embedding_dim].T)
+            start += rows.embedding_dim
+        self.table = torch.cat(tables)  # (sum of sizes + 2, 4H)
+        sizes = torch.tensor([len(rows) for rows in tables])
+        self.offsets = sizes.cumsum(0) - sizes
+        self.bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().float()[order]
+        self.recurrent = lstm.weight_hh_l0.detach().float()[order].T.contiguous()  # (H, 4H)
+        heads = decoder.heads
+        self.project = heads.project.weight.detach().float().T.contiguous()  # (H, K * width)
+        self.scores = [(s.weight.detach().float().T.contiguous(), s.bias.detach().float()) for s in heads.scores]
+        self.earlier = [[e.weight.detach().float() for e in rows] for rows in heads.earlier]
+        self.symbols = torch.arange(self.streams[0].size)
+
+    @torch.no_grad()
+    def start(self, z: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """z (B, Z), conditions (B, C) -> h, c (B, H), the constant shares of gates (B, 4H) and heads (B, K * width)."""
+        known = torch.cat((z, self.model.conditions(conditions)), -1)
+        h, c = self.model.decoder.first(known).tanh().chunk(2, -1)
+        heads = self.model.decoder.heads
+        told = torch.addmm(heads.project.bias, known, heads.known.weight.T)
+        return h.contiguous(), c.contiguous(), torch.addmm(self.bias, known, self.known.T), told
+
+    @torch.no_grad()
+    def advance(self, state: tuple[Tensor, Tensor, Tensor, Tensor], previous: Tensor) -> Tensor:
+        """One LSTM step, h and c in place; previous (B, K) symbols; returns the heads' hidden layer (B, K * width)."""
+        h, c, constant, told = state
+        width = h.shape[1]
+        gates = torch.nn.functional.embedding_bag(previous + self.offsets, self.table, mode="sum")
+        gates.add_(constant).addmm_(h, self.recurrent)
+        gates[:, : 3 * width].sigmoid_()
+        gates[:, 3 * width :].tanh_()
+        inward, keep, out, new = gates.split(width, 1)
+        c.mul_(keep).addcmul_(inward, new)
+        torch.tanh(c, out=h)
+        h.mul_(out)
+        return torch.addmm(told, h, self.project)
+
+    @torch.no_grad()
+    def select(self, hidden: Tensor, last: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
+        """The step's symbols (B, K), stream by stream; last (B,) stream 0 of the step before; uniforms (B, K)."""
+        chosen: list[Tensor] = []
+        for k, (layer, (weight, bias)) in enumerate(zip(hidden.chunk(len(self.streams), 1), self.scores, strict=True)):
+            for j, rows in enumerate(self.earlier[k]):
+                layer = layer.add_(rows.index_select(0, chosen[j]))
+            logits = torch.addmm(bias, layer.relu_(), weight)
+            if k == 0 and self.streams[0].kind == "increasing":
+                logits.masked_fill_(self.symbols <= last[:, None], -1e4)
+            chosen.append(choose(logits, uniforms[:, k], how))
+        return torch.stack(chosen, 1)
+
+    @torch.no_grad()
+    def run(self, z: Tensor, conditions: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
+        """Decode a batch of one size: z (B, Z), conditions (B, C), uniforms (B, T, K) -> symbols (B, <= T, K)."""
+        rows, most, _ = uniforms.shape
+        end = self.streams[0].size - 1
+        state = self.start(z, conditions)
+        previous = torch.tensor([s.size + START for s in self.streams]).expand(rows, -1)
+        last, done = torch.full((rows,), -1), torch.zeros(rows, dtype=torch.bool)
+        steps = []
+        for t in range(most):
+            previous = self.select(self.advance(state, previous), last, uniforms[:, t], how)
+            steps.append(previous)
+            done |= previous[:, 0] == end
+            if bool(done.all()):
+                break
+            last = previous[:, 0].masked_fill(done, -1)  # after END anything goes: the row is over
+        return torch.stack(steps, 1)
+
+
+def uniforms(seeds: Sequence[tuple[int, int]], steps: int, streams: int) -> Tensor:
+    """(B, steps, streams) in [0, 1), each row a counter-based stream of its own (seed, row) (Salmon et al. 2011)."""
+    rows = [np.random.Generator(np.random.Philox(key=seed)).random((steps, streams), np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
+
+
+def decode(
+    stepper: Stepper, z: Tensor, conditions: Tensor, how: Sampling, *, seed: int = 0, most_steps: int = 200
+) -> list[np.ndarray]:
+    """Free-run every row: z (B, Z), conditions (B, C) -> B arrays (T, K) int64 up to and with END, or most_steps long."""
+    end = stepper.streams[0].size - 1
+    out: list[np.ndarray] = []
+    for first in range(0, len(z), MOST_ROWS):
+        part, told = z[first : first + MOST_ROWS], conditions[first : first + MOST_ROWS]
+        count = len(part)
+        fill = max(FEWEST_ROWS - count, 0)
+        part = torch.cat((part.float(), part.new_zeros(fill, part.shape[1], dtype=torch.float32)))
+        told = torch.cat((told, told[-1:].expand(fill, -1)))
+        if how.temperature == 0:
+            noise = torch.zeros(len(part), most_steps, len(stepper.streams))
+        else:
+            noise = uniforms([(seed, first + row) for row in range(len(part))], most_steps, len(stepper.streams))
+        for row in stepper.run(part, told, noise, how)[:count].numpy():
+            stops = np.flatnonzero(row[:, 0] == end)
+            out.append(row[: stops[0] + 1] if len(stops) else row)
+    return out

@@ -1,0 +1,95 @@
+"""Pure functions on z: paths between points, the aggregate posterior, and the priors people sample from.
+
+Tensors: z (N, Z) float32; a mixture's components C.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqvae.objective import Posterior
+
+
+def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Spherical interpolation (..., Z) at t in 0..1 (White 2016): the angle and, linearly, the norm move from a to b.
+
+    Equal, opposite or vanishing ends fall back to the straight line. t = 0 and t = 1 give a and b themselves.
+    """
+    if t <= 0 or t >= 1:
+        return a.clone() if t <= 0 else b.clone()
+    norm_a, norm_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
+    unit_a, unit_b = a / norm_a.clamp(min=1e-12), b / norm_b.clamp(min=1e-12)
+    angle = torch.acos((unit_a * unit_b).sum(-1, keepdim=True).clamp(-1, 1))
+    sine = torch.sin(angle)
+    direction = (torch.sin((1 - t) * angle) * unit_a + torch.sin(t * angle) * unit_b) / sine.clamp(min=1e-12)
+    straight = (1 - t) * a + t * b
+    return torch.where((sine < 1e-4) | (norm_a * norm_b == 0), straight, direction * ((1 - t) * norm_a + t * norm_b))
+
+
+def aggregate_log_density(z: Tensor, posterior: Posterior, chunk: int = 1024) -> Tensor:
+    """log q(z) (N,) nats, q the mean of the M posteriors: log 1/M sum_j N(z_i; mean_j, var_j)."""
+    precision = torch.exp(-posterior.logvar)  # (M, Z)
+    constant = -0.5 * (posterior.logvar + posterior.mean.square() * precision + math.log(2 * math.pi)).sum(1)
+    weighted = posterior.mean * precision
+    parts = [
+        torch.logsumexp(rows @ weighted.T - 0.5 * rows.square() @ precision.T + constant, 1) for rows in z.split(chunk)
+    ]
+    return torch.cat(parts) - math.log(len(posterior.mean))
+
+
+class Divergences(NamedTuple):
+    """Nats a sequence over a split, and how many dimensions are in use."""
+
+    kl: float  # mean KL(q(z|x) || N(0, I))
+    mi: float  # mutual information of x and z under the split's aggregate posterior; at most log N
+    active: int  # dimensions whose posterior mean has a variance of 0.01 or more (Burda et al. 2016)
+
+
+def divergences(posterior: Posterior, noise: Tensor) -> Divergences:
+    """KL = MI + KL(aggregate || prior) (Hoffman & Johnson 2016); MI by one sample an example, noise (N, Z)."""
+    z = posterior.sample(noise)
+    own = -0.5 * (posterior.logvar + noise.square() + math.log(2 * math.pi)).sum(1)
+    mi = (own - aggregate_log_density(z, posterior)).mean()
+    active = (posterior.mean.var(0, unbiased=False) >= 0.01).sum()
+    return Divergences(posterior.kl().sum(1).mean().item(), mi.item(), int(active))
+
+
+class Mixture(NamedTuple):
+    """Gaussians fitted to the aggregate posterior (Ghosh et al. 2020: ex-post density estimation)."""
+
+    weights: Tensor  # (C,)
+    means: Tensor  # (C, Z)
+    factors: Tensor  # (C, Z, Z) lower Cholesky factors of the covariances
+
+    def sample(self, uniform: Tensor, noise: Tensor) -> Tensor:
+        """uniform (N,) in [0, 1), noise (N, Z) -> z (N, Z)."""
+        edges = self.weights.double().cumsum(0)
+        which = torch.searchsorted(edges, uniform.double() * edges[-1], right=True).clamp(max=len(edges) - 1)
+        return self.means[which] + torch.einsum("nij,nj->ni", self.factors[which], noise)
+
+
+class Succession(NamedTuple):
+    """How a window's z follows the one before it in a tune: z' = matrix @ z + bias + factor @ noise."""
+
+    matrix: Tensor  # (Z, Z)
+    bias: Tensor  # (Z,)
+    factor: Tensor  # (Z, Z)
+
+    def sample(self, z: Tensor, noise: Tensor) -> Tensor:
+        """z (N, Z), noise (N, Z) -> the next windows' z (N, Z)."""
+        return z @ self.matrix.T + self.bias + noise @ self.factor.T
+
+
+def fit_succession(z: Tensor, after: Tensor, ridge: float = 1.0) -> Succession:
+    """Least squares from z (M, Z) to the windows that followed, after (M, Z); the residual's covariance is the noise."""
+    mean, mean_after = z.double().mean(0), after.double().mean(0)
+    x, y = z.double() - mean, after.double() - mean_after
+    eye = torch.eye(x.shape[1], dtype=torch.float64)
+    matrix = torch.linalg.solve(x.T @ x + ridge * eye, x.T @ y).T
+    residual = y - x @ matrix.T
+    factor = torch.linalg.cholesky(residual.T @ residual / len(x) + 1e-6 * eye)
+    return Succession(matrix.float(), (mean_after - matrix @ mean).float(), factor.float())

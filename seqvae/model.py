@@ -1,0 +1,71 @@
+"""SequenceVAE: a bidirectional LSTM encoder, a Gaussian latent and an autoregressive LSTM decoder, for any codec.
+
+Bowman et al. 2016 (text) and Roberts et al. 2018 (music); here every step has several streams, each conditioned on the
+step's earlier ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from seqvae.codecs.base import Stream
+from seqvae.likelihood import sequence_nll
+from seqvae.networks import DROPPED, START, Conditions, Decoder, Encoder, Steps
+from seqvae.objective import Posterior
+
+
+@dataclass(frozen=True)
+class Size:
+    """The network's widths."""
+
+    embedding: tuple[int, ...] = (96, 96, 48, 8)  # one a stream
+    condition: int = 32
+    encoder: int = 320
+    decoder: int = 512
+    head: int = 192
+    latent: int = 128
+
+
+class SequenceVAE(nn.Module):
+    """Sequences of steps (B, T, K) with lengths (B,), END row counted, and conditions (B, C)."""
+
+    def __init__(self, streams: tuple[Stream, ...], conditions: tuple[Stream, ...], size: Size) -> None:
+        super().__init__()
+        self.streams, self.size = streams, size
+        self.conditions = Conditions(conditions, size.condition)
+        self.encoder = Encoder(Steps(streams, size.embedding), size.condition, size.encoder, size.latent)
+        self.decoder = Decoder(
+            Steps(streams, size.embedding), streams, size.condition, size.decoder, size.latent, size.head
+        )
+
+    def forward(
+        self, steps: Tensor, lengths: Tensor, conditions: Tensor, noise: Tensor, dropped: Tensor | None = None
+    ) -> tuple[Tensor, Posterior]:
+        """One training pass: -log p(x|z) in nats (B,) at z = mean + std * noise, noise (B, Z), and the posterior."""
+        posterior = self.encode(steps, lengths, conditions)
+        return self.nll(posterior.sample(noise), steps, lengths, conditions, dropped), posterior
+
+    def nll(
+        self, z: Tensor, steps: Tensor, lengths: Tensor, conditions: Tensor, dropped: Tensor | None = None
+    ) -> Tensor:
+        """-log p(x|z) in nats (B,)."""
+        return sequence_nll(self.decode(z, steps, conditions, dropped), steps, lengths)
+
+    def encode(self, steps: Tensor, lengths: Tensor, conditions: Tensor) -> Posterior:
+        return Posterior(*self.encoder(steps, lengths, self.conditions(conditions)))
+
+    def decode(self, z: Tensor, steps: Tensor, conditions: Tensor, dropped: Tensor | None = None) -> list[Tensor]:
+        """Teacher forced scores, K tensors (B, T, V_k); steps are shifted right here.
+
+        dropped (B, T) bool hides those input steps (word dropout, Bowman et al. 2016); the first input is START.
+        """
+        sizes = torch.tensor([stream.size for stream in self.streams], device=steps.device)
+        inputs = torch.cat(((sizes + START).expand(len(steps), 1, -1), steps[:, :-1]), 1)
+        if dropped is not None:
+            hidden = dropped.clone()
+            hidden[:, 0] = False
+            inputs = torch.where(hidden[..., None], sizes + DROPPED, inputs)
+        return self.decoder(z, self.conditions(conditions), inputs, steps)

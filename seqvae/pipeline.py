@@ -1,0 +1,468 @@
+"""The one public face: a trained model that samples, reconstructs, varies and interpolates melodies.
+
+Conventions: a song's melody is cut into windows of the model's number of bars, bar by bar from its first bar line;
+each has one z, so W windows are z (W, Z). Windows without notes never reach the model and stay silent. Tracks beside
+the melody pass through unchanged. Wherever a song is asked for, a `Song`, the path of a file or a PrettyMIDI will do.
+Everything is decoded by `Pipeline._decode` on the CPU, in rows whose result depends on the seed, their number and their
+z alone: song i of a seed is the same whatever n is. What a method changes or leaves out stands in Song.notices.
+Everything a user can get wrong raises `SeqvaeError`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from seqvae import files
+from seqvae.checkpoint import Saved, load_model
+from seqvae.codecs import Encoded, NotesCodec
+from seqvae.codecs.notes import HIGHEST, LONGEST, LOWEST
+from seqvae.decoding import FEWEST_ROWS, GREEDY, MOST_ROWS, Sampling, Stepper, decode
+from seqvae.latent import slerp
+from seqvae.song import (
+    SLACK,
+    TICKS,
+    Key,
+    Metre,
+    Note,
+    Part,
+    Phrase,
+    SeqvaeError,
+    Song,
+    Window,
+    assemble,
+    bars,
+    find_key,
+    melody,
+    seconds,
+    transpose,
+    windows,
+)
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+PRIORS, FITS = ("fitted", "standard"), ("loop", "stretch")
+SLOWEST, FASTEST = 4.0, 1000.0  # quarter notes a minute that are offered and that MIDI can hold
+DRAWN, DECODED = 0, 1  # what a seed's streams of random numbers are for
+
+Source = Song | str | Path | Any  # a song, the path of a file that holds one, or a PrettyMIDI
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A song's melody as windows (their onsets, metres and notes) and their posterior means."""
+
+    song: Song
+    track: int  # index in song.parts
+    windows: tuple[Window, ...]  # W of them
+    means: Tensor  # (W, Z); zeros where a window has no notes
+    notices: tuple[str, ...] = ()  # what the spelling changes
+
+    def span(self, index: int) -> float:
+        """Beats from a window's onset to the next; of the last, its whole bars."""
+        if index + 1 < len(self.windows):
+            return self.windows[index + 1].onset - self.windows[index].onset
+        return self.windows[index].phrase.beats
+
+
+class Morph(NamedTuple):
+    songs: list[Song]  # from the first song's reconstruction to the second's
+    journey: Song  # from the first to the second in time
+    notices: tuple[str, ...]
+
+
+class Cell(NamedTuple):
+    """A window on the way from one song to another."""
+
+    t: float  # 0..1
+    places: tuple[int, int]  # the windows of the two songs that meet here
+
+    @property
+    def leader(self) -> int:
+        """The song whose metre, programme and bar lines hold here: 0 in the first half, 1 in the second."""
+        return int(self.t >= 0.5)
+
+
+class Pipeline:
+    """A model with everything it can do; `device` is where its encoder runs."""
+
+    def __init__(self, saved: Saved, device: str = "cpu") -> None:
+        if not isinstance(saved.codec, NotesCodec):
+            raise SeqvaeError(f"this is a model of {saved.codec.name}, not of melodies")
+        self.saved, self.codec, self.config = saved, saved.codec, saved.config
+        self.stepper = Stepper(saved.model)
+        try:
+            self.device = torch.device(device)
+            self.encoder = saved.model if self.device.type == "cpu" else copy.deepcopy(saved.model).to(self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as fault:
+            why = str(fault).splitlines()[0].rstrip(".")
+            raise SeqvaeError(f"the device {device} cannot be used: {why}") from None
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str = "cpu") -> Pipeline:
+        """An embedded model by name, or the model in a folder or in a training's run folder."""
+        return cls(load_model(find_model(name)), device)
+
+    @torch.inference_mode()
+    def encode(self, song: Source, track: str | int | None = None) -> Encoding:
+        """The melody (of a track by name or number from 1, or found) in windows that tile it, and their means."""
+        song = load(song)
+        index, part = melody(song, track)
+        found = windows(song, part, self.codec.bars)
+        filled = [i for i, window in enumerate(found) if window.phrase.notes]
+        means = torch.zeros(len(found), self.saved.model.size.latent)
+        means[filled] = self._means([self.codec.encode(found[i].phrase) for i in filled])
+        notices = losses(song.parts[index], part, self.codec, [found[i].phrase for i in filled])
+        return Encoding(song, index, tuple(found), means, notices)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        z: Tensor,
+        metre: str | Metre = "4/4",
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[Phrase]:
+        """z (N, Z) -> N phrases in one metre, likeliest first at temperature 0."""
+        metres = [parsed(Metre, metre)] * len(z)
+        return self._decode(z, metres, sampling(temperature, top_k, top_p), seed)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        n: int = 1,
+        *,
+        bars: int = 4,
+        metre: str | Metre = "4/4",
+        key: str | Key | None = None,
+        tempo: float = 120.0,
+        program: int = 0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        prior: str = "fitted",
+    ) -> list[Song]:
+        """n new melodies of so many bars, at a tempo in quarter notes a minute.
+
+        The first window's z comes from the mixture fitted to the aggregate posterior and each later one from the
+        fitted succession; a model without them, or prior="standard", draws from N(0, I) and goes half way (slerp) to
+        a fresh draw. With a key the melody is moved the nearest way to that tonic; its mode is the model's choice.
+        """
+        metre, key = parsed(Metre, metre), parsed(Key, key) if key is not None else None
+        how = sampling(temperature, top_k, top_p)
+        require(n >= 1 and bars >= 1, f"at least one melody of at least one bar can be made, not {n} of {bars}")
+        require(SLOWEST <= tempo <= FASTEST, f"a tempo lies in {SLOWEST:g} to {FASTEST:g} a minute, not {tempo:g}")
+        require(0 <= program <= 127, f"a General MIDI programme is a number from 0 to 127, not {program}")
+        count = ceil(bars / self.codec.bars)
+        z = self._prior(n, count, seed, prior)  # (n, count, Z)
+        phrases = self._decode(z.flatten(0, 1), [metre] * (n * count), how, seed)
+        unknown = str(metre) not in self.config.get("metres", [str(metre)])
+        notices = (f"the model was trained on no music in {metre}, so expect less of it",) if unknown else ()
+        songs = []
+        for start in range(0, n * count, count):
+            song = assemble(phrases[start : start + count], tempo=tempo, program=program)
+            songs.append(in_key(trimmed(song, bars * metre.beats), key, notices))
+        return songs
+
+    @torch.inference_mode()
+    def reconstruct(self, song: Source, track: str | int | None = None) -> Song:
+        """The song with its melody as the model remembers it: greedy from the posterior means.
+
+        Metres, pickup, tempo map, programme and the other tracks stay.
+        """
+        encoding = self.encode(song, track)
+        return self._rendered(encoding, encoding.means[None], GREEDY, 0)[0]
+
+    @torch.inference_mode()
+    def vary(
+        self,
+        song: Source,
+        amount: float = 0.3,
+        n: int = 8,
+        *,
+        track: str | int | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[Song]:
+        """n variations of a song's melody; the rest stays as in reconstruct().
+
+        Each window's z goes the share `amount` of the way (slerp) from its posterior mean to the z of a new melody,
+        drawn as sample() draws it: at temperature 0, amount 0 is the reconstruction and amount 1 a melody that has
+        nothing of the song's but its metre and length.
+        """
+        require(0 <= amount <= 1, f"the amount of a variation lies in 0 to 1, not {amount:g}")
+        require(n >= 1, f"at least one variation can be made, not {n}")
+        how, encoding = sampling(temperature, top_k, top_p), self.encode(song, track)
+        goals = self._prior(n, len(encoding.windows), seed, "fitted")
+        return self._rendered(encoding, slerp(encoding.means.expand_as(goals), goals, amount), how, seed)
+
+    @torch.inference_mode()
+    def interpolate(
+        self,
+        a: Source,
+        b: Source,
+        steps: int = 9,
+        *,
+        fit: str = "loop",
+        tracks: tuple[str | int | None, str | int | None] = (None, None),
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Morph:
+        """`steps` songs from a to b, and one that travels from a to b in time.
+
+        The ends are reconstruct(a) and reconstruct(b). Between them step s stands at t = s / (steps - 1): window by
+        window, and so bar by bar, z is slerp(a's, b's, t). The shorter song is looped, or stretched so that each of
+        its windows serves several of the longer's. A bar can have one metre: where they differ, t < 0.5 has a's and
+        the rest b's, and likewise the programme; the tempo moves geometrically. Where one song is silent the other's
+        z holds. The journey has window w of W at t = w / (W - 1), and two windows at least.
+        """
+        require(steps >= 2, f"a path has at least 2 steps, not {steps}")
+        require(fit in FITS, f"songs of two lengths are made to fit by {' or '.join(FITS)}, not {fit}")
+        how = sampling(temperature, top_k, top_p)
+        ends = self.encode(a, tracks[0]), self.encode(b, tracks[1])
+        length = max(len(end.windows) for end in ends)
+        paths = [cells(ends, length, fit, [s / (steps - 1)] * length) for s in range(1, steps - 1)]
+        tour = max(length, 2)
+        paths.append(cells(ends, tour, fit, [w / (tour - 1) for w in range(tour)]))
+        phrases = self._between(ends, [cell for path in paths for cell in path], how, seed)
+        laid = [laid_out(ends, path, phrases[i * length :][: len(path)]) for i, path in enumerate(paths)]
+        outer = [self._rendered(end, end.means[None], GREEDY, 0)[0] for end in ends]
+        return Morph([outer[0], *laid[:-1], outer[1]], laid[-1], meeting(ends, fit, steps))
+
+    def _means(self, rows: Sequence[Encoded]) -> Tensor:
+        """Posterior means (N, Z) of spelt windows, in batches of at least FEWEST_ROWS."""
+        found = []
+        for first in range(0, len(rows), MOST_ROWS):
+            block = list(rows[first : first + MOST_ROWS])
+            count = len(block)
+            block += block[-1:] * (FEWEST_ROWS - count)
+            steps = pad_sequence([torch.from_numpy(row.steps).long() for row in block], batch_first=True)
+            lengths = torch.tensor([len(row.steps) for row in block])
+            conditions = torch.from_numpy(np.stack([row.condition for row in block])).long()
+            given = [part.to(self.device) for part in (steps, lengths, conditions)]
+            found.append(self.encoder.encode(*given).mean[:count].cpu())
+        return torch.cat(found)
+
+    def _decode(self, z: Tensor, metres: Sequence[Metre], how: Sampling, seed: int) -> list[Phrase]:
+        """The one way from z (N, Z) to N phrases, each in its metre."""
+        if not len(z):
+            return []
+        conditions = np.stack([self.codec.condition(metre) for metre in metres])
+        most = self.codec.streams[0].size  # onsets increase, so no window has more steps
+        told = torch.from_numpy(conditions).long()
+        rows = decode(self.stepper, z.cpu(), told, how, seed=stream(seed, DECODED), most_steps=most)
+        return [self.codec.decode(*row) for row in zip(rows, conditions, strict=True)]
+
+    def _prior(self, n: int, count: int, seed: int, prior: str) -> Tensor:
+        """z (n, count, Z) of n songs of so many windows, each a function of the seed and its row."""
+        require(prior in PRIORS, f"a prior is {' or '.join(PRIORS)}, not {prior}")
+        saved, key = self.saved if prior == "fitted" else replace(self.saved, mixture=None, succession=None), seed
+        key, size, found = stream(seed, DRAWN), saved.model.size.latent, []
+        for first in range(0, n, MOST_ROWS):
+            rows = max(min(MOST_ROWS, n - first), FEWEST_ROWS)
+            draws = [np.random.Generator(np.random.Philox(key=(key, first + row))) for row in range(rows)]
+            uniform = torch.from_numpy(np.stack([draw.random(count) for draw in draws]))
+            noise = torch.from_numpy(np.stack([draw.standard_normal((count, size), np.float32) for draw in draws]))
+            chain: list[Tensor] = []
+            for w in range(count):
+                if chain and saved.succession:
+                    chain.append(saved.succession.sample(chain[-1], noise[:, w]))
+                    continue
+                fresh = saved.mixture.sample(uniform[:, w], noise[:, w]) if saved.mixture else noise[:, w]
+                chain.append(slerp(chain[-1], fresh, 0.5) if chain else fresh)
+            found.append(torch.stack(chain, 1))
+        return torch.cat(found)[:n]
+
+    def _rendered(self, encoding: Encoding, z: Tensor, how: Sampling, seed: int) -> list[Song]:
+        """The encoded song once for each row of z (n, W, Z), with the melody that those z mean in its place."""
+        song, track, found = encoding.song, encoding.track, encoding.windows
+        filled = [i for i, window in enumerate(found) if window.phrase.notes]
+        metres = [found[i].phrase.metre for i in filled] * len(z)
+        decoded = iter(self._decode(z[:, filled].flatten(0, 1), metres, how, seed))
+        songs = []
+        for _ in range(len(z)):
+            phrases = [next(decoded) if w.phrase.notes else w.phrase for w in found]
+            line = assemble(phrases, onsets=[window.onset for window in found])
+            part = replace(song.parts[track], notes=line.parts[0].notes)
+            parts = (*song.parts[:track], part, *song.parts[track + 1 :])
+            notices = tuple(dict.fromkeys((*song.notices, *encoding.notices, *line.notices)))
+            songs.append(replace(song, parts=parts, notices=notices))
+        return songs
+
+    def _between(self, ends: Sequence[Encoding], path: list[Cell], how: Sampling, seed: int) -> list[Phrase]:
+        """What sounds at each cell: a phrase in its leader's metre, silent where there is nothing to go by."""
+        phrases, live, z = [], [], []
+        for i, cell in enumerate(path):
+            pair = [(end.windows[at].phrase, end.means[at]) for end, at in zip(ends, cell.places, strict=True)]
+            phrases.append(replace(pair[cell.leader][0], notes=()))
+            own = [pair[int(cell.t)]] if cell.t in (0, 1) else pair
+            known = [mean for phrase, mean in own if phrase.notes]
+            if known:
+                live.append(i)
+                z.append(slerp(known[0], known[-1], cell.t) if len(known) == 2 else known[0])
+        if live:
+            decoded = self._decode(torch.stack(z), [phrases[i].metre for i in live], how, seed)
+            for i, phrase in zip(live, decoded, strict=True):
+                phrases[i] = phrase
+        return phrases
+
+
+def models() -> dict[str, Path]:
+    """The embedded models' folders by name."""
+    return {path.parent.name: path.parent for path in sorted(PRETRAINED.glob("*/config.json"))}
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of an embedded model, or the model folder that a path names or, as a training's run folder, holds."""
+    known = models()
+    if str(name) in known:
+        return known[str(name)]
+    for folder in (Path(name), Path(name) / "best"):
+        if (folder / "config.json").is_file():
+            return folder
+    there = f"embedded are {', '.join(known)}" if known else "none is embedded"
+    what = "no model is in the folder" if Path(name).is_dir() else "there is no model"
+    raise SeqvaeError(f"{what} {name}; {there}")
+
+
+def load(song: Source) -> Song:
+    if isinstance(song, Song):
+        return song
+    return files.read(Path(song)) if isinstance(song, (str, Path)) else files.from_pretty_midi(song)
+
+
+def require(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise SeqvaeError(sentence)
+
+
+def parsed(kind: Any, value: Any) -> Any:
+    """A Metre or Key from its text, or itself."""
+    return kind.parse(value) if isinstance(value, str) else value
+
+
+def sampling(temperature: float, top_k: int, top_p: float) -> Sampling:
+    """The strategy, checked."""
+    fine = temperature == 0 or 0.01 <= temperature <= 100
+    require(fine, f"a temperature is 0, for the likeliest, or lies in 0.01 to 100, not {temperature:g}")
+    require(top_k >= 0, f"top-k is at least 0, not {top_k}")
+    require(0 < top_p <= 1, f"top-p is greater than 0 and at most 1, not {top_p:g}")
+    return Sampling(temperature, top_k, top_p)
+
+
+def stream(seed: int, purpose: int) -> int:
+    """The key of a seed's random numbers for one purpose."""
+    require(seed >= 0, f"a seed is a whole number from 0 on, not {seed}")
+    return int(np.random.SeedSequence((seed, purpose)).generate_state(1, np.uint64)[0])
+
+
+def losses(whole: Part, line: Part, codec: NotesCodec, phrases: Sequence[Phrase]) -> tuple[str, ...]:
+    """What taking the upper line of a part and spelling its phrases change, each in a sentence."""
+    notes = line.notes
+    counts = (
+        (len(whole.notes) - len(notes), f"of {len(whole.notes)} notes lie below the melody and were left out"),
+        (
+            sum(not LOWEST <= note.pitch <= HIGHEST for note in notes),
+            f"pitches outside {LOWEST} to {HIGHEST} were moved into it by octaves",
+        ),
+        (sum(map(codec.moved, phrases)), f"of {len(notes)} onsets were moved to the grid of {TICKS} ticks a quarter"),
+        (sum(n.duration * TICKS > LONGEST for n in notes), f"notes were shortened to {LONGEST // TICKS} quarters"),
+    )
+    return tuple(f"{count} {what}" for count, what in counts if count)
+
+
+def trimmed(song: Song, beats: float) -> Song:
+    """A song of one part without what lies or sounds past so many beats."""
+    part = song.parts[0]
+    kept = (note for note in part.notes if note.onset < beats - SLACK)
+    notes = tuple(note._replace(duration=min(note.duration, beats - note.onset)) for note in kept)
+    return replace(song, parts=(replace(part, notes=notes),))
+
+
+def in_key(song: Song, wanted: Key | None, notices: tuple[str, ...] = ()) -> Song:
+    """A song of one part moved the nearest way to a tonic, its key written in; the notices are added."""
+    notes = song.parts[0].notes
+    if not notes:
+        return replace(song, notices=(*song.notices, *notices, "the model chose silence: try another seed"))
+    found = find_key(notes)
+    if wanted is not None:
+        song = transpose(song, (wanted.tonic - found.tonic + 6) % 12 - 6)
+        found = found._replace(tonic=wanted.tonic)
+        if found.mode != wanted.mode:
+            notices = (*notices, f"asked for {wanted}, the model's melody is in {found}")
+    return replace(song, key=found, notices=(*song.notices, *notices))
+
+
+def pace(song: Song) -> float:
+    """The mean tempo in quarter notes a minute."""
+    if len(song.tempi) == 1:
+        return song.tempi[0][1]
+    return 60 * song.beats / seconds(song, song.beats)
+
+
+def cells(ends: Sequence[Encoding], length: int, fit: str, ts: Sequence[float]) -> list[Cell]:
+    """Which windows of the two songs meet at each of `length` places, and how far along."""
+    counts = [len(end.windows) for end in ends]
+    found = []
+    for i, t in enumerate(ts):
+        one, other = (i % count if fit == "loop" else i * count // length for count in counts)
+        found.append(Cell(t, (one, other)))
+    return found
+
+
+def laid_out(ends: Sequence[Encoding], path: Sequence[Cell], phrases: Sequence[Phrase]) -> Song:
+    """The phrases of a path at their leaders' bar lines, tempo and programme on the way from one song to the other."""
+    first = ends[path[0].leader].windows[0].onset
+    opening = min((note.onset for note in phrases[0].notes), default=inf)
+    onsets = [first if opening >= -first - SLACK else 0.0]  # a pickup, unless something sounds before it
+    for cell in path:
+        onsets.append(onsets[-1] + ends[cell.leader].span(cell.places[cell.leader]))
+    paces, programs = [pace(end.song) for end in ends], [end.song.parts[end.track].program for end in ends]
+    titles = [end.song.title for end in ends]
+    song = assemble(phrases, onsets=onsets[:-1], title=" to ".join(titles) if all(titles) else "")
+    turn = next((at for at, cell in zip(onsets, path, strict=False) if cell.leader), inf)
+    notes = song.parts[0].notes
+    halves = [[n for n in notes if (n.onset >= turn - SLACK) == late] for late in (False, True)]
+    if programs[0] == programs[1]:
+        halves = [list(notes), []]
+    parts = [Part(tuple(half), program=program) for half, program in zip(halves, programs, strict=True) if half]
+    tempi = [(max(0.0, at), paces[0] * (paces[1] / paces[0]) ** c.t) for at, c in zip(onsets, path, strict=False)]
+    changes = [new for old, new in zip([(0.0, 0.0), *tempi], tempi, strict=False) if new[1] != old[1]]
+    key = find_key(notes) if notes else None
+    return replace(song, parts=tuple(parts) or song.parts, tempi=tuple(changes), key=key)
+
+
+def meeting(ends: Sequence[Encoding], fit: str, steps: int) -> tuple[str, ...]:
+    """How two unlike songs were made to meet, each in a sentence."""
+    notices = [f"the {which} song: {notice}" for which, end in zip(("first", "second"), ends, strict=True)
+               for notice in dict.fromkeys((*end.song.notices, *end.notices))]
+    metres = [list(dict.fromkeys(str(window.phrase.metre) for window in end.windows)) for end in ends]
+    if metres[0] != metres[1]:
+        one, other = (" and ".join(names) for names in metres)
+        notices.append(f"{one} meets {other} bar by bar: before the middle the metre is the first song's, then the second's")
+    counts = [len(end.windows) for end in ends]
+    if counts[0] != counts[1]:
+        which, what = "first" if counts[0] < counts[1] else "second", "looped" if fit == "loop" else "stretched"
+        notices.append(f"the {which} song, the shorter, was {what}: {min(counts)} windows to the other's {max(counts)}")
+    others = [sum(bool(part.notes) for part in end.song.parts) - 1 for end in ends]
+    if any(others):
+        notices.append(f"the other tracks ({others[0]} and {others[1]}) sound in the ends alone")
+    if any(len(end.song.tempi) > 1 for end in ends):
+        notices.append("tempo changes sound in the ends alone; between them each song counts with its mean tempo")
+    return tuple(notices)

@@ -1,0 +1,25 @@
+"""The prior people sample from: a mixture fitted to the aggregate posterior when N(0, I) would be the wrong place."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from seqvae.latent import Divergences, Mixture
+
+HOLES = 5.0  # nats of KL(aggregate || N(0, I)) past which samples from N(0, I) are poor
+
+
+def needs_fit(found: Divergences) -> bool:
+    """KL - MI is how far the aggregate posterior lies from N(0, I) (Hoffman & Johnson 2016)."""
+    return found.kl - found.mi > HOLES
+
+
+def fit_mixture(z: Tensor, components: int = 8, seed: int = 0) -> Mixture:
+    """Gaussians with full covariances fitted by expectation-maximisation to posterior samples z (N, Z)."""
+    fitted = GaussianMixture(
+        min(components, max(len(z) // (4 * z.shape[1]), 1)), reg_covar=1e-4, max_iter=50, random_state=seed
+    ).fit(z.double().numpy())
+    factors = torch.linalg.cholesky(torch.from_numpy(fitted.covariances_))
+    return Mixture(torch.from_numpy(fitted.weights_).float(), torch.from_numpy(fitted.means_).float(), factors.float())

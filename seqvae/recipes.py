@@ -1,0 +1,102 @@
+"""RECIPES: every number a training needs, by name; frozen numbers and names, no live objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from seqvae.model import Size
+from seqvae.objective import SCHEDULES, Elbo
+from seqvae.song import SeqvaeError
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    about: str = ""
+    size: Size = field(default_factory=Size)
+    objective: Elbo = field(default_factory=Elbo)
+    batch_size: int = 128  # windows a step, over all ranks together
+    steps: int = 10_000  # optimiser steps in all
+    learning_rate: float = 1e-3  # Adam's peak; falls to zero along a half cosine (Loshchilov & Hutter 2017)
+    rise: int = 300  # steps up to the peak
+    clip: float = 5.0  # norm of the gradient
+    word_dropout: float = 0.0  # share of the decoder's input steps that are hidden (Bowman et al. 2016)
+    precision: str = "32"  # or bf16: products in bfloat16, weights, likelihoods and KL in float32
+    evaluate_every: int = 1_000  # steps
+    save_every: int = 200  # steps
+    patience: int = 0  # evaluations without a better validation loss before stopping; 0: never
+    seed: int = 0
+    threads: int = 1  # CPU threads; the same number gives the same bytes
+
+
+RECIPES = {
+    "melody": Recipe(
+        about="2-bar melodies at KL of about 50 nats: the embedded model",
+        objective=Elbo(beta=0.1, warmup=4000),
+        steps=8_000,
+        learning_rate=1.5e-3,
+        precision="bf16",
+    ),
+    "small": Recipe(
+        about="a first model of your own files in minutes of one CPU core",
+        size=Size(embedding=(64, 64, 32, 8), encoder=160, decoder=256, head=128, latent=64),
+        objective=Elbo(beta=0.1, warmup=300),
+        batch_size=64,
+        steps=3_000,
+        learning_rate=2e-3,
+        evaluate_every=500,
+    ),
+}
+
+
+def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
+    """The recipe with settings such as {"beta": "0.2", "latent": "64"} put in their places.
+
+    Raises `SeqvaeError` for an unknown name or a value of the wrong kind.
+    """
+    for name, text in settings.items():
+        if name in {f.name for f in fields(Recipe)} - {"size", "objective", "about"}:
+            recipe = replace(recipe, **{name: parse(name, text, getattr(recipe, name))})
+        elif name in {f.name for f in fields(Size)}:
+            recipe = replace(recipe, size=replace(recipe.size, **{name: parse(name, text, getattr(recipe.size, name))}))
+        elif name in {f.name for f in fields(Elbo)}:
+            value = parse(name, text, getattr(recipe.objective, name))
+            recipe = replace(recipe, objective=replace(recipe.objective, **{name: value}))
+        else:
+            raise SeqvaeError(f"no setting is called {name!r}; there are {', '.join(settings_of(recipe))}")
+    return check(recipe)
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """Every setting by its name, flat."""
+    flat = asdict(recipe)
+    return {**{k: v for k, v in flat.items() if k not in ("about", "size", "objective")}, **flat["size"], **flat["objective"]}
+
+
+def parse(name: str, text: str, now: object) -> Any:
+    """Text as a value of the same kind as the one it replaces."""
+    try:
+        if isinstance(now, tuple):
+            return tuple(int(part) for part in text.split(","))
+        if isinstance(now, str):
+            return text
+        return int(text) if isinstance(now, int) else float(text)
+    except ValueError:
+        raise SeqvaeError(f"{name} cannot be {text!r}; it is now {now}") from None
+
+
+def check(recipe: Recipe) -> Recipe:
+    """The recipe itself. Raises `SeqvaeError` for numbers no training can use."""
+    if recipe.precision not in PRECISIONS:
+        raise SeqvaeError(f"precision cannot be {recipe.precision!r}; known: {', '.join(PRECISIONS)}")
+    if recipe.objective.anneal not in SCHEDULES:
+        raise SeqvaeError(f"anneal cannot be {recipe.objective.anneal!r}; known: {', '.join(SCHEDULES)}")
+    for name in ("batch_size", "steps", "learning_rate", "rise", "clip", "evaluate_every", "save_every", "threads"):
+        if not getattr(recipe, name) > 0:
+            raise SeqvaeError(f"{name} must be greater than 0, not {getattr(recipe, name)}")
+    if not 0 <= recipe.word_dropout <= 1 or recipe.objective.beta < 0:
+        raise SeqvaeError("word_dropout lies in 0 .. 1 and beta is at least 0")
+    return recipe
