@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+import textwrap
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,10 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def build_model(codec: Codec, size: Size) -> SequenceVAE:
+    """Raises `SeqvaeError` where the size has not one embedding for each of the codec's streams."""
+    if len(size.embedding) != len(codec.streams):
+        names = ", ".join(stream.name for stream in codec.streams)
+        raise SeqvaeError(f"embedding needs {len(codec.streams)} widths ({names}), not {len(size.embedding)}")
     return SequenceVAE(codec.streams, codec.conditions, size)
 
 
@@ -76,13 +81,13 @@ def save_model(folder: Path, saved: Saved, *, half: bool = False) -> None:
             tensors |= {f"prior.{name}.{key}": value for key, value in fitted._asdict().items()}
     kind = torch.float16 if half else torch.float32
     data = save({name: value.detach().to("cpu", kind).contiguous() for name, value in tensors.items()})
-    config = {
+    own = {
         "format": FORMAT,
         "codec": saved.codec.config(),
         "size": asdict(saved.model.size),
-        **{key: value for key, value in saved.config.items() if key not in ("format", "codec", "size", "sha256")},
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+    config = own | {key: value for key, value in saved.config.items() if key not in own}
     write_atomic(folder / "model.safetensors", data)
     write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
 
@@ -95,21 +100,23 @@ def load_model(folder: Path) -> Saved:
     except OSError as fault:
         raise SeqvaeError(f"the model {folder} has no readable model.safetensors: {fault.strerror}") from None
     if hashlib.sha256(data).hexdigest() != config.get("sha256"):
-        raise SeqvaeError(f"{folder / 'model.safetensors'} is not the file its config.json describes; fetch it again")
+        raise SeqvaeError(f"{folder}/model.safetensors is not the file its config.json describes; fetch it again")
     tensors = parse_tensors(data, folder / "model.safetensors")
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
         raise SeqvaeError(f"the model {folder} holds weights that are not finite numbers; train it again")
     try:
         codec = build_codec(config["codec"])
-        size = Size(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["size"].items()})
+        size = Size(**{**config["size"], "embedding": tuple(config["size"]["embedding"])})
         fitted = {name: tensors.pop(name).float() for name in list(tensors) if name.startswith("prior.")}
         with torch.device("meta"):  # no random initialisation: every weight comes from the file
             model = build_model(codec, size)
-        model.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
+        # Copied to memory aligned as torch does it, on which a matrix product's last bits may depend.
+        model.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in tensors.items()}, assign=True)
         model.eval().requires_grad_(False)
-        return Saved(model, codec, config, _fitted(Mixture, "mixture", fitted), _fitted(Succession, "succession", fitted))
-    except (KeyError, TypeError, ValueError, RuntimeError) as fault:
-        why = str(fault).split("\n")[0]
+        mixture, succession = _fitted(Mixture, "mixture", fitted), _fitted(Succession, "succession", fitted)
+        return Saved(model, codec, config, mixture, succession)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as fault:
+        why = f"no {fault}" if isinstance(fault, KeyError) else textwrap.shorten(str(fault), 200)
         raise SeqvaeError(f"the config.json of {folder} does not fit its weights ({why})") from None
 
 
@@ -124,10 +131,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SeqvaeError(f"{folder} is no model: it has no config.json") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise SeqvaeError(f"the config.json of {folder} cannot be read") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise SeqvaeError(f"the config.json of {folder} is not of a model this version reads (format {FORMAT})")
+        raise SeqvaeError(f"the config.json of {folder} is of no model that this version reads (format {FORMAT})")
     return config
 
 
@@ -136,21 +143,26 @@ def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as fault:
-        raise SeqvaeError(f"{path} is damaged: {str(fault).splitlines()[0]}") from None
+        raise SeqvaeError(f"{path} is damaged: {textwrap.shorten(str(fault), 200)}") from None
 
 
-def save_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-    """A training's whole state in one file: weights, Adam's moments by parameter name, and ``progress`` as JSON."""
-    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+def save_state(
+    path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+) -> None:
+    """A training's whole state in a file: weights, Adam's moments by parameter name, and ``progress`` as JSON."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"optimizer.{name}.{key}"] = value.detach().cpu().contiguous()
-    write_atomic(path, save(tensors, {"progress": json.dumps(progress)}))
+        tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
+    data = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomic(path, save(data, {"progress": json.dumps(progress)}))
 
 
 def load_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restores what `save_state` wrote, in place; returns the progress. Raises `SeqvaeError` for a damaged file."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise SeqvaeError(f"{path} cannot be read: {fault.strerror}") from None
     tensors = parse_tensors(data, path)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     try:
@@ -166,4 +178,4 @@ def load_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer)
             }
         return dict(json.loads(header["__metadata__"]["progress"]))
     except (KeyError, RuntimeError, ValueError) as fault:
-        raise SeqvaeError(f"{path} does not fit this recipe: {str(fault).splitlines()[0]}") from None
+        raise SeqvaeError(f"{path} does not fit this recipe: {textwrap.shorten(str(fault), 200)}") from None

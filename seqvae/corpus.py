@@ -9,6 +9,7 @@ workers and interruptions.
 """
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqvae import files
 from seqvae.codecs import Codec, Encoded, build_codec
 from seqvae.harvest import DIGEST, PATIENCE, Job, Shard, Unit, harvest, load
 from seqvae.song import SeqvaeError
@@ -103,10 +105,11 @@ def prepare(
         raise SeqvaeError(f"there can be no {workers} workers; 0 reads in this process")
     out = Path(os.path.abspath(out))
     recipe = {"format": FORMAT, "version": VERSION, "source": os.path.basename(os.path.abspath(source))}
-    recipe |= {"codec": codec.config(), "seed": seed, "essen": essen, "valid": float(valid), "test": float(test)}
+    recipe |= {"codec": codec.config(), "seed": seed, "essen": essen}
+    recipe |= {"valid": float(valid), "test": float(test)}
     _claim(out, recipe)
-    units, rejects = _find(source, out)
-    job = Job(out / ".work", codec.config(), essen, PATIENCE if workers and hasattr(signal, "alarm") else 0)
+    units, rejects = (_folk(essen), []) if source == "folk" else _find(source, out)
+    job = Job(out / ".work", codec.config(), PATIENCE if workers and hasattr(signal, "alarm") else 0)
     tell = progress or (lambda stage, done, total: None)
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +124,7 @@ def prepare(
 
 
 def _claim(out: Path, recipe: dict[str, Any]) -> None:
-    """Raises SeqvaeError unless `out` is new, empty, an interrupted preparation or the same recipe's corpus."""
+    """Raises SeqvaeError unless `out` is new, empty, an interrupted preparation or of the same recipe."""
     if (out / "corpus.json").exists():
         about = _about(out)
         if any(about.get(name) != value for name, value in recipe.items()):
@@ -134,10 +137,18 @@ def _claim(out: Path, recipe: dict[str, Any]) -> None:
         raise SeqvaeError(f"{out} is a file, not a folder for a corpus")
 
 
+def _folk(essen: bool) -> list[Unit]:
+    """The books of `files.folk`, each a file of its own for the workers."""
+    spec = importlib.util.find_spec("music21")
+    if spec is None or spec.origin is None:
+        raise SeqvaeError("the folk tunes ship with music21, which is not installed: run pip install music21")
+    root = Path(spec.origin).parent / "corpus"
+    collections = [root / name for name in files.COLLECTIONS + (("essenFolksong",) if essen else ())]
+    return [Unit.of(str(path), str(root)) for books in collections for path in sorted(books.glob("*.abc"))]
+
+
 def _find(source: str | Path, out: Path) -> tuple[list[Unit], list[tuple[str, str]]]:
-    """The music files of a source in order of name, and (name, reason) for all that is left out."""
-    if source == "folk":
-        return [Unit("folk", "", 0, 0)], []
+    """The music files of a file or folder in order of name, and (name, reason) for all that is left out."""
     root = os.path.abspath(source)
     paths, rejects, been = [root], [], {os.path.realpath(out)}
     if os.path.isdir(root):
@@ -154,12 +165,11 @@ def _find(source: str | Path, out: Path) -> tuple[list[Unit], list[tuple[str, st
     base = root if os.path.isdir(root) else os.path.dirname(root)
     units = []
     for path in sorted(paths):
-        name = Path(path).relative_to(base).as_posix()
+        unit = Unit.of(path, base)
         if Path(path).suffix.lower() in MUSIC:
-            known = os.stat(path) if os.path.exists(path) else os.lstat(path)
-            units.append(Unit(name, path, known.st_size, known.st_mtime_ns))
+            units.append(unit)
         else:
-            rejects.append((name, "not music"))
+            rejects.append((unit.name, "not music"))
     if not units:
         raise SeqvaeError(f"{source} holds no music, that is no files in {' '.join(sorted(MUSIC))}")
     return units, rejects
@@ -256,7 +266,7 @@ def _winners(digests: np.ndarray, split: np.ndarray) -> np.ndarray:
 
 
 def _write_split(stem: str, shards: list[Shard], table: dict[str, np.ndarray], kept: np.ndarray) -> None:
-    """Writes the arrays of the windows `kept` (n,) bool; steps, which may not fit in memory, shard by shard."""
+    """Writes the arrays of windows `kept` (n,) bool; steps, which may not fit in memory, shard by shard."""
     lengths = table["lengths"]
     np.save(f"{stem}.offsets.npy", np.r_[0, np.cumsum(lengths[kept])])
     keys = np.sort(_keys(table["digests"][kept]))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from seqvae.model import SequenceVAE
 from seqvae.networks import START
@@ -24,15 +25,19 @@ MOST_ROWS = 512
 
 @dataclass(frozen=True)
 class Sampling:
-    """How symbols are chosen: temperature 0 is greedy; top_k (Fan et al. 2018) and top_p (Holtzman et al. 2020) cut the tail."""
+    """How symbols are chosen; top_k (Fan et al. 2018) and top_p (Holtzman et al. 2020) cut the tail.
 
-    temperature: float = 1.0
+    Raises ValueError outside the bounds; past 100 a temperature would let masked symbols through.
+    """
+
+    temperature: float = 1.0  # 0: greedy, else 0.01 .. 100
     top_k: int = 0  # 0: off
     top_p: float = 1.0  # 1: off
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError("temperature and top-k must be at least 0, top-p in (0, 1]")
+        warm = self.temperature == 0 or 0.01 <= self.temperature <= 100
+        if not warm or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError("temperature is 0 or in 0.01 .. 100, top-k at least 0, top-p in (0, 1]")
 
 
 GREEDY = Sampling(temperature=0.0)
@@ -51,14 +56,15 @@ def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> Tensor:
         ordered, place = logits.softmax(-1).sort(descending=True, stable=True)
         drop = ordered.cumsum(-1) - ordered >= how.top_p  # keeps the first symbol that reaches top_p
         logits.masked_fill_(torch.zeros_like(drop).scatter_(1, place, drop), -torch.inf)
-    mass = logits.sub_(logits.amax(-1, keepdim=True)).exp_().cumsum(-1)
-    return torch.searchsorted(mass, uniform[:, None] * mass[:, -1:], right=True)[:, 0].clamp_(max=logits.shape[1] - 1)
+    mass = logits.softmax(-1).cumsum(-1)
+    point = uniform[:, None] * mass[:, -1:]  # the last may fall short of 1, and what lies past it is no symbol
+    return torch.searchsorted(mass, point, right=True)[:, 0].clamp_(max=logits.shape[1] - 1)
 
 
 class Stepper:
     """A model's decoder with everything multiplied out that does not depend on the state. Float32, no gradients."""
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __init__(self, model: SequenceVAE) -> None:
         decoder, lstm = model.decoder, model.decoder.lstm
         self.model, self.streams = model, model.streams
@@ -73,14 +79,16 @@ class Stepper:
         sizes = torch.tensor([len(rows) for rows in tables])
         self.offsets = sizes.cumsum(0) - sizes
         self.bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().float()[order]
-        self.recurrent = lstm.weight_hh_l0.detach().float()[order].T.contiguous()  # (H, 4H)
+        self.recurrent = lstm.weight_hh_l0.detach().float()[order].T  # (H, 4H) a view: a product with few rows is faster so
         heads = decoder.heads
-        self.project = heads.project.weight.detach().float().T.contiguous()  # (H, K * width)
-        self.scores = [(s.weight.detach().float().T.contiguous(), s.bias.detach().float()) for s in heads.scores]
-        self.earlier = [[e.weight.detach().float() for e in rows] for rows in heads.earlier]
+        self.project = heads.project.weight.detach().float().T  # (H, K * width)
+        self.scores = [(s.weight.detach().float().T, s.bias.detach().float()) for s in heads.scores]
+        before = torch.tensor([stream.size for stream in self.streams])
+        self.places = before.cumsum(0) - before  # where each stream's rows begin in the tables of `earlier`
+        self.earlier = [torch.cat([e.weight.detach().float() for e in rows]) for rows in heads.earlier if len(rows)]
         self.symbols = torch.arange(self.streams[0].size)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def start(self, z: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """z (B, Z), conditions (B, C) -> h, c (B, H), the constant shares of gates (B, 4H) and heads (B, K * width)."""
         known = torch.cat((z, self.model.conditions(conditions)), -1)
@@ -89,12 +97,12 @@ class Stepper:
         told = torch.addmm(heads.project.bias, known, heads.known.weight.T)
         return h.contiguous(), c.contiguous(), torch.addmm(self.bias, known, self.known.T), told
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def advance(self, state: tuple[Tensor, Tensor, Tensor, Tensor], previous: Tensor) -> Tensor:
         """One LSTM step, h and c in place; previous (B, K) symbols; returns the heads' hidden layer (B, K * width)."""
         h, c, constant, told = state
         width = h.shape[1]
-        gates = torch.nn.functional.embedding_bag(previous + self.offsets, self.table, mode="sum")
+        gates = embedding_bag(previous + self.offsets, self.table, mode="sum")
         gates.add_(constant).addmm_(h, self.recurrent)
         gates[:, : 3 * width].sigmoid_()
         gates[:, 3 * width :].tanh_()
@@ -104,20 +112,20 @@ class Stepper:
         h.mul_(out)
         return torch.addmm(told, h, self.project)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def select(self, hidden: Tensor, last: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
-        """The step's symbols (B, K), stream by stream; last (B,) stream 0 of the step before; uniforms (B, K)."""
-        chosen: list[Tensor] = []
+        """The step's symbols (B, K), stream by stream; last (B,) stream 0 of the step before; uniforms (K, B)."""
+        chosen = torch.empty(len(hidden), len(self.streams), dtype=torch.int64)
         for k, (layer, (weight, bias)) in enumerate(zip(hidden.chunk(len(self.streams), 1), self.scores, strict=True)):
-            for j, rows in enumerate(self.earlier[k]):
-                layer = layer.add_(rows.index_select(0, chosen[j]))
+            if k:
+                layer = layer.add_(embedding_bag(chosen[:, :k] + self.places[:k], self.earlier[k - 1], mode="sum"))
             logits = torch.addmm(bias, layer.relu_(), weight)
             if k == 0 and self.streams[0].kind == "increasing":
                 logits.masked_fill_(self.symbols <= last[:, None], -1e4)
-            chosen.append(choose(logits, uniforms[:, k], how))
-        return torch.stack(chosen, 1)
+            chosen[:, k] = choose(logits, uniforms[k], how)
+        return chosen
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def run(self, z: Tensor, conditions: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
         """Decode a batch of one size: z (B, Z), conditions (B, C), uniforms (B, T, K) -> symbols (B, <= T, K)."""
         rows, most, _ = uniforms.shape
@@ -125,9 +133,10 @@ class Stepper:
         state = self.start(z, conditions)
         previous = torch.tensor([s.size + START for s in self.streams]).expand(rows, -1)
         last, done = torch.full((rows,), -1), torch.zeros(rows, dtype=torch.bool)
+        drawn = uniforms.permute(1, 2, 0).contiguous()  # (T, K, B)
         steps = []
         for t in range(most):
-            previous = self.select(self.advance(state, previous), last, uniforms[:, t], how)
+            previous = self.select(self.advance(state, previous), last, drawn[t], how)
             steps.append(previous)
             done |= previous[:, 0] == end
             if bool(done.all()):
@@ -142,6 +151,7 @@ def uniforms(seeds: Sequence[tuple[int, int]], steps: int, streams: int) -> Tens
     return torch.from_numpy(np.stack(rows))
 
 
+@torch.inference_mode()
 def decode(
     stepper: Stepper, z: Tensor, conditions: Tensor, how: Sampling, *, seed: int = 0, most_steps: int = 200
 ) -> list[np.ndarray]:

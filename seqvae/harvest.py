@@ -35,9 +35,14 @@ class Unit(NamedTuple):
     """A file to be read."""
 
     name: str  # path below the source, with slashes
-    path: str  # empty: the folk corpus
+    path: str
     size: int  # bytes
     time: int  # ns, of the last change
+
+    @classmethod
+    def of(cls, path: str, source: str) -> "Unit":
+        known = os.stat(path) if os.path.exists(path) else os.lstat(path)  # a link to nothing
+        return cls(Path(path).relative_to(source).as_posix(), path, known.st_size, known.st_mtime_ns)
 
 
 class Job(NamedTuple):
@@ -45,7 +50,6 @@ class Job(NamedTuple):
 
     folder: Path  # for results
     config: dict[str, int | str]  # codec.config()
-    essen: bool
     seconds: int  # of patience for a tune; 0: endless
 
 
@@ -55,7 +59,7 @@ class Shard(NamedTuple):
 
     @classmethod
     def of(cls, units: tuple[Unit, ...], job: Job) -> "Shard":
-        key = json.dumps([__version__, job.config, job.essen, units]).encode()
+        key = json.dumps([__version__, job.config, units]).encode()
         return cls(units, job.folder / f"{blake2b(key, digest_size=16).hexdigest()}.npz")
 
 
@@ -174,7 +178,7 @@ def _read(shard: Shard, job: Job) -> None:
                 if not windows:
                     raise SeqvaeError("it is too short for a window")
             except Exception as fault:  # readers fail in every way there is, and must stop nothing
-                rejects.append((name, _reason(fault, name)))
+                rejects.append((name, _reason(fault, name, unit.path)))
                 continue
             tunes.append((name, getattr(thing, "notices", ())))
             found += windows
@@ -190,7 +194,7 @@ def _things(unit: Unit, job: Job) -> Iterator[tuple[str, object]]:
     alarm = signal.alarm if job.seconds else int  # it ends this worker, as a crash does
     try:
         alarm(job.seconds)
-        for name, thing in files.read_all(Path(unit.path)) if unit.path else files.folk(job.essen):
+        for name, thing in files.read_all(Path(unit.path)):
             yield folder + name, thing
             alarm(job.seconds)
     except Exception as fault:
@@ -199,13 +203,13 @@ def _things(unit: Unit, job: Job) -> Iterator[tuple[str, object]]:
         alarm(0)
 
 
-def _reason(fault: Exception, name: str) -> str:
+def _reason(fault: Exception, name: str, path: str) -> str:
     """The fault in a sentence that does not begin with the file's name."""
     if not isinstance(fault, SeqvaeError):
         return f"reading it failed with {type(fault).__name__}: {fault}"
     text = str(fault)
-    tails = [f"{name[i:]}: " for i in range(len(name)) if not i or name[i - 1] == "/"]
-    return next((text[len(tail) :] for tail in tails if text.startswith(tail)), text)
+    tails = [name[i:] for i in range(len(name)) if not i or name[i - 1] == "/"]
+    return next((text[len(head) + 2 :] for head in [path, *tails] if text.startswith(f"{head}: ")), text)
 
 
 def _save(path: Path, codec: Codec, found: list[tuple[int, int, Encoded]], about: dict[str, Any]) -> None:

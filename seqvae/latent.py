@@ -27,18 +27,24 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     sine = torch.sin(angle)
     direction = (torch.sin((1 - t) * angle) * unit_a + torch.sin(t * angle) * unit_b) / sine.clamp(min=1e-12)
     straight = (1 - t) * a + t * b
-    return torch.where((sine < 1e-4) | (norm_a * norm_b == 0), straight, direction * ((1 - t) * norm_a + t * norm_b))
+    unfit = (sine < 1e-4) | (norm_a * norm_b == 0)
+    return torch.where(unfit, straight, direction * ((1 - t) * norm_a + t * norm_b))
 
 
 def aggregate_log_density(z: Tensor, posterior: Posterior, chunk: int = 1024) -> Tensor:
-    """log q(z) (N,) nats, q the mean of the M posteriors: log 1/M sum_j N(z_i; mean_j, var_j)."""
-    precision = torch.exp(-posterior.logvar)  # (M, Z)
-    constant = -0.5 * (posterior.logvar + posterior.mean.square() * precision + math.log(2 * math.pi)).sum(1)
-    weighted = posterior.mean * precision
+    """log q(z) (N,) nats, q the mean of the M posteriors: log 1/M sum_j N(z_i; mean_j, var_j).
+
+    In float64: the square is multiplied out, and its terms cancel where posteriors are narrow and far apart.
+    """
+    mean, logvar = posterior.mean.double(), posterior.logvar.double()
+    precision = torch.exp(-logvar)  # (M, Z)
+    constant = -0.5 * (logvar + mean.square() * precision + math.log(2 * math.pi)).sum(1)
+    weighted = mean * precision
     parts = [
-        torch.logsumexp(rows @ weighted.T - 0.5 * rows.square() @ precision.T + constant, 1) for rows in z.split(chunk)
+        torch.logsumexp(rows @ weighted.T - 0.5 * rows.square() @ precision.T + constant, 1)
+        for rows in z.double().split(chunk)
     ]
-    return torch.cat(parts) - math.log(len(posterior.mean))
+    return (torch.cat(parts) - math.log(len(mean))).to(z.dtype)
 
 
 class Divergences(NamedTuple):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def categorical(logits: Tensor, target: Tensor) -> Tensor:
-    """-log softmax(logits)[target] in nats: (..., V) and (...) -> (...). Not yet summed, so that steps can be masked."""
+    """-log softmax(logits)[target] in nats: (..., V) and (...) -> (...). Not summed, so that steps can be masked."""
     flat = F.cross_entropy(logits.float().flatten(0, -2), target.flatten(), reduction="none")
     return flat.view(target.shape)
 

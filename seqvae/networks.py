@@ -16,7 +16,7 @@ START, DROPPED = 0, 1  # rows after a table's own symbols: before the first step
 
 
 def table(stream: Stream, width: int) -> nn.Embedding:
-    """(size + 2, width): the stream's symbols, START and DROPPED. Ordered kinds begin as sines and cosines of their value."""
+    """(size + 2, width): the stream's symbols, START and DROPPED. Ordered kinds begin as their values' sines."""
     rows = nn.Embedding(stream.size + 2, width)
     nn.init.normal_(rows.weight, std=0.5)
     if stream.kind in ("increasing", "ordinal"):
@@ -29,7 +29,7 @@ def table(stream: Stream, width: int) -> nn.Embedding:
 
 
 class Conditions(nn.Module):
-    """A sum of tables, one a condition: (B, C) -> (B, width)."""
+    """A sum of tables, one a condition: (B, C) -> (B, width); zeros where a codec has no conditions."""
 
     def __init__(self, conditions: tuple[Stream, ...], width: int) -> None:
         super().__init__()
@@ -37,7 +37,8 @@ class Conditions(nn.Module):
         self.width = width
 
     def forward(self, conditions: Tensor) -> Tensor:
-        return torch.stack([rows(conditions[:, i]) for i, rows in enumerate(self.tables)]).sum(0)
+        start = torch.zeros(len(conditions), self.width, device=conditions.device)
+        return sum((rows(conditions[:, i]) for i, rows in enumerate(self.tables)), start)
 
 
 class Steps(nn.Module):
@@ -105,9 +106,8 @@ class Heads(nn.Module):
             nn.ModuleList(nn.Embedding(streams[j].size, width) for j in range(k)) for k in range(len(streams))
         )
         self.scores = nn.ModuleList(nn.Linear(width, stream.size) for stream in streams)
-        for rows in self.earlier:
-            for embedding in rows:
-                nn.init.normal_(embedding.weight, std=0.5)
+        for weight in self.earlier.parameters():
+            nn.init.normal_(weight, std=0.5)
 
     def forward(self, state: Tensor, known: Tensor, steps: Tensor, previous: Tensor) -> list[Tensor]:
         """K logits (B, T, V) from state (B, T, H), known (B, Z + C) and the steps (B, T, K) to predict.
@@ -118,7 +118,7 @@ class Heads(nn.Module):
         logits = []
         for k, score in enumerate(self.scores):
             x = hidden[k]
-            for j, rows in enumerate(self.earlier[k]):
+            for j, rows in enumerate(self.earlier[k].children()):
                 x = x + rows(steps[..., j])
             logits.append(score(torch.relu(x)))
         if self.streams[0].kind == "increasing":
@@ -130,7 +130,9 @@ class Heads(nn.Module):
 class Decoder(nn.Module):
     """An autoregressive LSTM with z in its first state and at every step."""
 
-    def __init__(self, steps: Steps, streams: tuple[Stream, ...], conditions: int, hidden: int, latent: int, head: int):
+    def __init__(
+        self, steps: Steps, streams: tuple[Stream, ...], conditions: int, hidden: int, latent: int, head: int
+    ) -> None:
         super().__init__()
         self.steps = steps
         self.first = nn.Linear(latent + conditions, 2 * hidden)
@@ -138,7 +140,7 @@ class Decoder(nn.Module):
         self.heads = Heads(streams, hidden, latent + conditions, head)
 
     def forward(self, z: Tensor, condition: Tensor, inputs: Tensor, steps: Tensor) -> list[Tensor]:
-        """inputs (B, T, K): steps shifted right, with START and DROPPED rows; steps (B, T, K) -> K logits (B, T, V)."""
+        """inputs (B, T, K): steps shifted right, with START and DROPPED rows; steps (B, T, K) -> logits (B, T, V)."""
         known = torch.cat((z, condition), -1)  # (B, Z + C)
         h, c = self.first(known).tanh().chunk(2, -1)
         x = torch.cat((self.steps(inputs), known[:, None].expand(-1, inputs.shape[1], -1)), -1)

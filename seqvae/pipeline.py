@@ -1,16 +1,16 @@
 """The one public face: a trained model that samples, reconstructs, varies and interpolates melodies.
 
-Conventions: a song's melody is cut into windows of the model's number of bars, bar by bar from its first bar line;
-each has one z, so W windows are z (W, Z). Windows without notes never reach the model and stay silent. Tracks beside
-the melody pass through unchanged. Wherever a song is asked for, a `Song`, the path of a file or a PrettyMIDI will do.
-Everything is decoded by `Pipeline._decode` on the CPU, in rows whose result depends on the seed, their number and their
-z alone: song i of a seed is the same whatever n is. What a method changes or leaves out stands in Song.notices.
-Everything a user can get wrong raises `SeqvaeError`.
+Conventions: a song's melody is cut into windows of the model's number of bars, from its first bar line on;
+each has one z, so W windows are z (W, Z). Windows without notes never reach the model and stay silent.
+Wherever a song is asked for, a `Song`, the path of a file or a PrettyMIDI will do. Decoding runs on the CPU in
+rows whose result hangs on seed, number and z alone, so that song i of a seed is the same whatever n is.
+What a method changes or leaves out stands in Song.notices; what a user can get wrong is a `SeqvaeError`.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf
@@ -28,19 +28,18 @@ from seqvae.codecs import Encoded, NotesCodec
 from seqvae.codecs.notes import HIGHEST, LONGEST, LOWEST
 from seqvae.decoding import FEWEST_ROWS, GREEDY, MOST_ROWS, Sampling, Stepper, decode
 from seqvae.latent import slerp
+from seqvae.model import SequenceVAE
 from seqvae.song import (
     SLACK,
     TICKS,
     Key,
     Metre,
-    Note,
     Part,
     Phrase,
     SeqvaeError,
     Song,
     Window,
     assemble,
-    bars,
     find_key,
     melody,
     seconds,
@@ -94,6 +93,13 @@ class Cell(NamedTuple):
 class Pipeline:
     """A model with everything it can do; `device` is where its encoder runs."""
 
+    saved: Saved
+    codec: NotesCodec
+    config: dict[str, Any]
+    device: torch.device
+    encoder: SequenceVAE
+    stepper: Stepper
+
     def __init__(self, saved: Saved, device: str = "cpu") -> None:
         if not isinstance(saved.codec, NotesCodec):
             raise SeqvaeError(f"this is a model of {saved.codec.name}, not of melodies")
@@ -101,7 +107,7 @@ class Pipeline:
         self.stepper = Stepper(saved.model)
         try:
             self.device = torch.device(device)
-            self.encoder = saved.model if self.device.type == "cpu" else copy.deepcopy(saved.model).to(self.device)
+            self.encoder = copy.deepcopy(saved.model).to(self.device)
         except (RuntimeError, AssertionError, NotImplementedError) as fault:
             why = str(fault).splitlines()[0].rstrip(".")
             raise SeqvaeError(f"the device {device} cannot be used: {why}") from None
@@ -113,7 +119,7 @@ class Pipeline:
 
     @torch.inference_mode()
     def encode(self, song: Source, track: str | int | None = None) -> Encoding:
-        """The melody (of a track by name or number from 1, or found) in windows that tile it, and their means."""
+        """The melody (of a track by name or by number from 1, or found) in windows and their means."""
         song = load(song)
         index, part = melody(song, track)
         found = windows(song, part, self.codec.bars)
@@ -121,55 +127,41 @@ class Pipeline:
         means = torch.zeros(len(found), self.saved.model.size.latent)
         means[filled] = self._means([self.codec.encode(found[i].phrase) for i in filled])
         notices = losses(song.parts[index], part, self.codec, [found[i].phrase for i in filled])
-        return Encoding(song, index, tuple(found), means, notices)
+        unheard = self._unheard([found[i].phrase.metre for i in filled])
+        return Encoding(song, index, tuple(found), means, (*notices, *unheard))
 
     @torch.inference_mode()
     def decode(
-        self,
-        z: Tensor,
-        metre: str | Metre = "4/4",
-        *,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
+        self, z: Tensor, metre: str | Metre = "4/4", how: Sampling = GREEDY, seed: int = 0
     ) -> list[Phrase]:
-        """z (N, Z) -> N phrases in one metre, likeliest first at temperature 0."""
-        metres = [parsed(Metre, metre)] * len(z)
-        return self._decode(z, metres, sampling(temperature, top_k, top_p), seed)
+        """z (N, Z) -> N phrases in one metre."""
+        metre = Metre.parse(metre) if isinstance(metre, str) else metre
+        return self._decode(z, [metre] * len(z), how, seed)
 
     @torch.inference_mode()
     def sample(
-        self,
-        n: int = 1,
-        *,
-        bars: int = 4,
-        metre: str | Metre = "4/4",
-        key: str | Key | None = None,
-        tempo: float = 120.0,
-        program: int = 0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        prior: str = "fitted",
-    ) -> list[Song]:
+        self, n: int = 1, *, bars: int = 4, metre: str | Metre = "4/4", key: str | Key | None = None,
+        tempo: float = 120.0, program: int = 0, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+        seed: int = 0, prior: str = "fitted",
+    ) -> list[Song]:  # fmt: skip
         """n new melodies of so many bars, at a tempo in quarter notes a minute.
 
-        The first window's z comes from the mixture fitted to the aggregate posterior and each later one from the
-        fitted succession; a model without them, or prior="standard", draws from N(0, I) and goes half way (slerp) to
-        a fresh draw. With a key the melody is moved the nearest way to that tonic; its mode is the model's choice.
+        The first window's z comes from the mixture fitted to the aggregate posterior, each later one from the
+        fitted succession; a model without them, or prior="standard", draws from N(0, I) and for a later one
+        goes half way (slerp) to a fresh draw. With a key, a melody is moved the nearest way to that tonic;
+        major or minor is the model's choice.
         """
-        metre, key = parsed(Metre, metre), parsed(Key, key) if key is not None else None
+        metre = Metre.parse(metre) if isinstance(metre, str) else metre
+        key = Key.parse(key) if isinstance(key, str) else key
         how = sampling(temperature, top_k, top_p)
-        require(n >= 1 and bars >= 1, f"at least one melody of at least one bar can be made, not {n} of {bars}")
-        require(SLOWEST <= tempo <= FASTEST, f"a tempo lies in {SLOWEST:g} to {FASTEST:g} a minute, not {tempo:g}")
+        require(n >= 1 and bars >= 1, f"at least 1 melody of at least 1 bar can be made, not {n} of {bars}")
+        fine = SLOWEST <= tempo <= FASTEST
+        require(fine, f"a tempo lies in {SLOWEST:g} to {FASTEST:g} quarters a minute, not {tempo:g}")
         require(0 <= program <= 127, f"a General MIDI programme is a number from 0 to 127, not {program}")
         count = ceil(bars / self.codec.bars)
         z = self._prior(n, count, seed, prior)  # (n, count, Z)
         phrases = self._decode(z.flatten(0, 1), [metre] * (n * count), how, seed)
-        unknown = str(metre) not in self.config.get("metres", [str(metre)])
-        notices = (f"the model was trained on no music in {metre}, so expect less of it",) if unknown else ()
+        notices = self._unheard([metre])
         songs = []
         for start in range(0, n * count, count):
             song = assemble(phrases[start : start + count], tempo=tempo, program=program)
@@ -187,22 +179,14 @@ class Pipeline:
 
     @torch.inference_mode()
     def vary(
-        self,
-        song: Source,
-        amount: float = 0.3,
-        n: int = 8,
-        *,
-        track: str | int | None = None,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-    ) -> list[Song]:
+        self, song: Source, amount: float = 0.3, n: int = 8, *, track: str | int | None = None,
+        temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0,
+    ) -> list[Song]:  # fmt: skip
         """n variations of a song's melody; the rest stays as in reconstruct().
 
-        Each window's z goes the share `amount` of the way (slerp) from its posterior mean to the z of a new melody,
-        drawn as sample() draws it: at temperature 0, amount 0 is the reconstruction and amount 1 a melody that has
-        nothing of the song's but its metre and length.
+        Each window's z goes the share `amount` of the way (slerp) from its posterior mean to the z of a new
+        melody, drawn as in sample(): at temperature 0, amount 0 is the reconstruction and amount 1 a melody
+        that has nothing of the song's but its bars.
         """
         require(0 <= amount <= 1, f"the amount of a variation lies in 0 to 1, not {amount:g}")
         require(n >= 1, f"at least one variation can be made, not {n}")
@@ -212,25 +196,17 @@ class Pipeline:
 
     @torch.inference_mode()
     def interpolate(
-        self,
-        a: Source,
-        b: Source,
-        steps: int = 9,
-        *,
-        fit: str = "loop",
+        self, a: Source, b: Source, steps: int = 9, *, fit: str = "loop",
         tracks: tuple[str | int | None, str | int | None] = (None, None),
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-    ) -> Morph:
+        temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0,
+    ) -> Morph:  # fmt: skip
         """`steps` songs from a to b, and one that travels from a to b in time.
 
-        The ends are reconstruct(a) and reconstruct(b). Between them step s stands at t = s / (steps - 1): window by
-        window, and so bar by bar, z is slerp(a's, b's, t). The shorter song is looped, or stretched so that each of
-        its windows serves several of the longer's. A bar can have one metre: where they differ, t < 0.5 has a's and
-        the rest b's, and likewise the programme; the tempo moves geometrically. Where one song is silent the other's
-        z holds. The journey has window w of W at t = w / (W - 1), and two windows at least.
+        The ends are reconstruct(a) and reconstruct(b). Between them step s stands at t = s / (steps - 1):
+        window by window, and so bar by bar, z is slerp(a's, b's, t). The shorter song is looped, or stretched
+        so that each of its windows serves several of the longer's. A bar can have one metre: t < 0.5 has a's
+        and the rest b's, and likewise the programme; the tempo moves geometrically. Where one song is silent
+        the other's z holds. The journey has window w of W at t = w / (W - 1), and two windows at least.
         """
         require(steps >= 2, f"a path has at least 2 steps, not {steps}")
         require(fit in FITS, f"songs of two lengths are made to fit by {' or '.join(FITS)}, not {fit}")
@@ -243,7 +219,13 @@ class Pipeline:
         phrases = self._between(ends, [cell for path in paths for cell in path], how, seed)
         laid = [laid_out(ends, path, phrases[i * length :][: len(path)]) for i, path in enumerate(paths)]
         outer = [self._rendered(end, end.means[None], GREEDY, 0)[0] for end in ends]
-        return Morph([outer[0], *laid[:-1], outer[1]], laid[-1], meeting(ends, fit, steps))
+        return Morph([outer[0], *laid[:-1], outer[1]], laid[-1], meeting(ends, fit))
+
+    def _unheard(self, metres: Sequence[Metre]) -> tuple[str, ...]:
+        """A notice for each metre that the training corpus, where the model says, did not hold."""
+        names = dict.fromkeys(map(str, metres))
+        heard = self.config.get("metres", names)
+        return tuple(f"the model was trained on no music in {name}" for name in names if name not in heard)
 
     def _means(self, rows: Sequence[Encoded]) -> Tensor:
         """Posterior means (N, Z) of spelt windows, in batches of at least FEWEST_ROWS."""
@@ -272,13 +254,14 @@ class Pipeline:
     def _prior(self, n: int, count: int, seed: int, prior: str) -> Tensor:
         """z (n, count, Z) of n songs of so many windows, each a function of the seed and its row."""
         require(prior in PRIORS, f"a prior is {' or '.join(PRIORS)}, not {prior}")
-        saved, key = self.saved if prior == "fitted" else replace(self.saved, mixture=None, succession=None), seed
+        saved = self.saved if prior == "fitted" else replace(self.saved, mixture=None, succession=None)
         key, size, found = stream(seed, DRAWN), saved.model.size.latent, []
         for first in range(0, n, MOST_ROWS):
             rows = max(min(MOST_ROWS, n - first), FEWEST_ROWS)
             draws = [np.random.Generator(np.random.Philox(key=(key, first + row))) for row in range(rows)]
             uniform = torch.from_numpy(np.stack([draw.random(count) for draw in draws]))
-            noise = torch.from_numpy(np.stack([draw.standard_normal((count, size), np.float32) for draw in draws]))
+            normal = [draw.standard_normal((count, size), np.float32) for draw in draws]
+            noise = torch.from_numpy(np.stack(normal))
             chain: list[Tensor] = []
             for w in range(count):
                 if chain and saved.succession:
@@ -290,7 +273,7 @@ class Pipeline:
         return torch.cat(found)[:n]
 
     def _rendered(self, encoding: Encoding, z: Tensor, how: Sampling, seed: int) -> list[Song]:
-        """The encoded song once for each row of z (n, W, Z), with the melody that those z mean in its place."""
+        """The encoded song for each row of z (n, W, Z), with the melody that the row means in its place."""
         song, track, found = encoding.song, encoding.track, encoding.windows
         filled = [i for i, window in enumerate(found) if window.phrase.notes]
         metres = [found[i].phrase.metre for i in filled] * len(z)
@@ -306,10 +289,11 @@ class Pipeline:
         return songs
 
     def _between(self, ends: Sequence[Encoding], path: list[Cell], how: Sampling, seed: int) -> list[Phrase]:
-        """What sounds at each cell: a phrase in its leader's metre, silent where there is nothing to go by."""
+        """A phrase for each cell in its leader's metre, silent where there is nothing to go by."""
         phrases, live, z = [], [], []
         for i, cell in enumerate(path):
-            pair = [(end.windows[at].phrase, end.means[at]) for end, at in zip(ends, cell.places, strict=True)]
+            both = zip(ends, cell.places, strict=True)
+            pair = [(end.windows[at].phrase, end.means[at]) for end, at in both]
             phrases.append(replace(pair[cell.leader][0], notes=()))
             own = [pair[int(cell.t)]] if cell.t in (0, 1) else pair
             known = [mean for phrase, mean in own if phrase.notes]
@@ -329,15 +313,15 @@ def models() -> dict[str, Path]:
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder of an embedded model, or the model folder that a path names or, as a training's run folder, holds."""
+    """The folder of an embedded model, or one that a path names or, as a training's run folder, holds."""
     known = models()
     if str(name) in known:
         return known[str(name)]
     for folder in (Path(name), Path(name) / "best"):
-        if (folder / "config.json").is_file():
+        if os.path.isfile(folder / "config.json"):  # which, unlike Path's, bears any name
             return folder
     there = f"embedded are {', '.join(known)}" if known else "none is embedded"
-    what = "no model is in the folder" if Path(name).is_dir() else "there is no model"
+    what = "no model is in the folder" if os.path.isdir(name) else "there is no model"
     raise SeqvaeError(f"{what} {name}; {there}")
 
 
@@ -350,11 +334,6 @@ def load(song: Source) -> Song:
 def require(holds: bool, sentence: str) -> None:
     if not holds:
         raise SeqvaeError(sentence)
-
-
-def parsed(kind: Any, value: Any) -> Any:
-    """A Metre or Key from its text, or itself."""
-    return kind.parse(value) if isinstance(value, str) else value
 
 
 def sampling(temperature: float, top_k: int, top_p: float) -> Sampling:
@@ -374,17 +353,17 @@ def stream(seed: int, purpose: int) -> int:
 
 def losses(whole: Part, line: Part, codec: NotesCodec, phrases: Sequence[Phrase]) -> tuple[str, ...]:
     """What taking the upper line of a part and spelling its phrases change, each in a sentence."""
-    notes = line.notes
-    counts = (
-        (len(whole.notes) - len(notes), f"of {len(whole.notes)} notes lie below the melody and were left out"),
-        (
-            sum(not LOWEST <= note.pitch <= HIGHEST for note in notes),
-            f"pitches outside {LOWEST} to {HIGHEST} were moved into it by octaves",
-        ),
-        (sum(map(codec.moved, phrases)), f"of {len(notes)} onsets were moved to the grid of {TICKS} ticks a quarter"),
-        (sum(n.duration * TICKS > LONGEST for n in notes), f"notes were shortened to {LONGEST // TICKS} quarters"),
-    )
-    return tuple(f"{count} {what}" for count, what in counts if count)
+    notes, lost = line.notes, len(whole.notes) - len(line.notes)
+    folded = sum(not LOWEST <= note.pitch <= HIGHEST for note in notes)
+    moved = sum(map(codec.moved, phrases))
+    held = sum(note.duration * TICKS > LONGEST for note in notes)
+    sentences = {
+        f"{lost} of {len(whole.notes)} notes lie below the melody and were left out": lost,
+        f"{folded} pitches outside {LOWEST} to {HIGHEST} were moved into it by octaves": folded,
+        f"{moved} of {len(notes)} onsets were moved to the grid of {TICKS} ticks a quarter": moved,
+        f"{held} notes were shortened to {LONGEST // TICKS} quarters": held,
+    }
+    return tuple(sentence for sentence, count in sentences.items() if count)
 
 
 def trimmed(song: Song, beats: float) -> Song:
@@ -427,7 +406,7 @@ def cells(ends: Sequence[Encoding], length: int, fit: str, ts: Sequence[float]) 
 
 
 def laid_out(ends: Sequence[Encoding], path: Sequence[Cell], phrases: Sequence[Phrase]) -> Song:
-    """The phrases of a path at their leaders' bar lines, tempo and programme on the way from one song to the other."""
+    """The phrases of a path at their leaders' bar lines, with the tempo and programme of each place."""
     first = ends[path[0].leader].windows[0].onset
     opening = min((note.onset for note in phrases[0].notes), default=inf)
     onsets = [first if opening >= -first - SLACK else 0.0]  # a pickup, unless something sounds before it
@@ -441,28 +420,32 @@ def laid_out(ends: Sequence[Encoding], path: Sequence[Cell], phrases: Sequence[P
     halves = [[n for n in notes if (n.onset >= turn - SLACK) == late] for late in (False, True)]
     if programs[0] == programs[1]:
         halves = [list(notes), []]
-    parts = [Part(tuple(half), program=program) for half, program in zip(halves, programs, strict=True) if half]
-    tempi = [(max(0.0, at), paces[0] * (paces[1] / paces[0]) ** c.t) for at, c in zip(onsets, path, strict=False)]
-    changes = [new for old, new in zip([(0.0, 0.0), *tempi], tempi, strict=False) if new[1] != old[1]]
+    parts = tuple(Part(tuple(half), program=p) for half, p in zip(halves, programs, strict=True) if half)
+    tempi: list[tuple[float, float]] = []
+    for at, cell in zip(onsets, path, strict=False):
+        tempo = paces[0] * (paces[1] / paces[0]) ** cell.t  # equal where the two are, to the last bit
+        if not tempi or tempo != tempi[-1][1]:
+            tempi.append((max(0.0, at), tempo))
     key = find_key(notes) if notes else None
-    return replace(song, parts=tuple(parts) or song.parts, tempi=tuple(changes), key=key)
+    return replace(song, parts=parts or song.parts, tempi=tuple(tempi), key=key)
 
 
-def meeting(ends: Sequence[Encoding], fit: str, steps: int) -> tuple[str, ...]:
-    """How two unlike songs were made to meet, each in a sentence."""
-    notices = [f"the {which} song: {notice}" for which, end in zip(("first", "second"), ends, strict=True)
-               for notice in dict.fromkeys((*end.song.notices, *end.notices))]
-    metres = [list(dict.fromkeys(str(window.phrase.metre) for window in end.windows)) for end in ends]
-    if metres[0] != metres[1]:
-        one, other = (" and ".join(names) for names in metres)
-        notices.append(f"{one} meets {other} bar by bar: before the middle the metre is the first song's, then the second's")
+def meeting(ends: Sequence[Encoding], fit: str) -> tuple[str, ...]:
+    """What was done to let two unlike songs meet, and what was noticed in each, in sentences."""
+    notices = []
+    for which, end in zip(("first", "second"), ends, strict=True):
+        notices += [f"the {which} song: {said}" for said in dict.fromkeys((*end.song.notices, *end.notices))]
+    one, other = (" and ".join(dict.fromkeys(str(w.phrase.metre) for w in end.windows)) for end in ends)
+    if one != other:
+        notices.append(
+            f"{one} meets {other} bar by bar: the first half of the way is in the one, then the other"
+        )
     counts = [len(end.windows) for end in ends]
     if counts[0] != counts[1]:
-        which, what = "first" if counts[0] < counts[1] else "second", "looped" if fit == "loop" else "stretched"
-        notices.append(f"the {which} song, the shorter, was {what}: {min(counts)} windows to the other's {max(counts)}")
-    others = [sum(bool(part.notes) for part in end.song.parts) - 1 for end in ends]
-    if any(others):
+        which, how = "first" if counts[0] < counts[1] else "second", {"loop": "looped"}.get(fit, "stretched")
+        notices.append(f"the {which} song was {how} from {min(counts)} windows to the other's {max(counts)}")
+    if any(others := [sum(bool(part.notes) for part in end.song.parts) - 1 for end in ends]):
         notices.append(f"the other tracks ({others[0]} and {others[1]}) sound in the ends alone")
     if any(len(end.song.tempi) > 1 for end in ends):
-        notices.append("tempo changes sound in the ends alone; between them each song counts with its mean tempo")
+        notices.append("tempo changes sound in the ends alone; between them each song has its mean tempo")
     return tuple(notices)

@@ -22,4 +22,5 @@ def fit_mixture(z: Tensor, components: int = 8, seed: int = 0) -> Mixture:
         min(components, max(len(z) // (4 * z.shape[1]), 1)), reg_covar=1e-4, max_iter=50, random_state=seed
     ).fit(z.double().numpy())
     factors = torch.linalg.cholesky(torch.from_numpy(fitted.covariances_))
-    return Mixture(torch.from_numpy(fitted.weights_).float(), torch.from_numpy(fitted.means_).float(), factors.float())
+    weights, means = torch.from_numpy(fitted.weights_), torch.from_numpy(fitted.means_)
+    return Mixture(weights.float(), means.float(), factors.float())

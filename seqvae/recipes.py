@@ -61,7 +61,8 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
         if name in {f.name for f in fields(Recipe)} - {"size", "objective", "about"}:
             recipe = replace(recipe, **{name: parse(name, text, getattr(recipe, name))})
         elif name in {f.name for f in fields(Size)}:
-            recipe = replace(recipe, size=replace(recipe.size, **{name: parse(name, text, getattr(recipe.size, name))}))
+            value = parse(name, text, getattr(recipe.size, name))
+            recipe = replace(recipe, size=replace(recipe.size, **{name: value}))
         elif name in {f.name for f in fields(Elbo)}:
             value = parse(name, text, getattr(recipe.objective, name))
             recipe = replace(recipe, objective=replace(recipe.objective, **{name: value}))
@@ -73,7 +74,8 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """Every setting by its name, flat."""
     flat = asdict(recipe)
-    return {**{k: v for k, v in flat.items() if k not in ("about", "size", "objective")}, **flat["size"], **flat["objective"]}
+    del flat["about"]
+    return {**flat, **flat.pop("size"), **flat.pop("objective")}
 
 
 def parse(name: str, text: str, now: object) -> Any:

@@ -1,12 +1,12 @@
 """ABC tune books as text: cutting a book into tunes, and each tune into bars that abc2midi plays as written.
 
-abc2midi (symusic's ABC reader) performs: it steals time for grace notes, plays trills, rolls and fermatas, arpeggiates
-chords, accompanies chord names, swings hornpipes, and does not say where the bar lines fell. A training set wants the
-written notes and every bar line, so this module keeps notes, lengths, ties and keys, plays the repeats itself and
-leaves only the pitches to abc2midi. Lengths are exact fractions of a quarter-note beat. ABC standard 2.1
-(abcnotation.com/wiki/abc:standard:v2.1) is followed. `order` and `metre_map` serve scores of other formats too.
-
-A fault is a SeqvaeError whose message is a clause about "it"; the caller, who knows the file, puts its name before.
+abc2midi (symusic's ABC reader) performs: it steals time for grace notes, plays trills, rolls and fermatas,
+arpeggiates chords, accompanies chord names, swings hornpipes, and does not say where the bar lines fell. A
+training set wants the written notes and every bar line, so this module keeps notes, lengths, ties and keys,
+plays the repeats itself and leaves only the pitches to abc2midi. Lengths are exact fractions of a quarter-note
+beat. ABC standard 2.1 (abcnotation.com/wiki/abc:standard:v2.1) is followed. `order` and `metre_map` serve
+other scores too. A fault is a SeqvaeError whose message is a clause about "it"; the caller, who knows the
+file, puts its name before.
 """
 
 import re
@@ -23,7 +23,7 @@ LONGEST = 4000  # beats of one note or rest
 COMMON = Metre(4, 4)
 
 FIELD = re.compile(r"([A-Za-z+]):\s*(.*)")
-# In the body a line such as "B:| ..." or "d:: ..." is music, so a field's letter is not followed by a bar line.
+# In the body a line such as "B:| ..." or "d:: ..." is music, so no bar line follows a field's letter.
 BODY_FIELD = re.compile(r"[B-DF-IK-XZmrsw+]:(?![|:])")
 NOTE = r"(?:[_^=]*[A-Ga-g][',]*|[zxZX])"
 LENGTH = r"(?:\d+/+\d+|\d+/*|/+\d*)?"
@@ -69,9 +69,13 @@ class Bar:
     endings: tuple[int, ...] = ()  # "|1", "[1,3": the turns that play it
     sounds: list[Sound | str] = field(default_factory=list)  # of ABC; a str is a new key within the bar
 
+    @property
+    def ends(self) -> bool:
+        return self.closes or self.double
+
 
 class Tune(NamedTuple):
-    """A tune ready to be played: `voices` are (name, ABC text for abc2midi); positions and pickup in beats."""
+    """A tune ready to be played: `voices` are (name, ABC text for abc2midi); times are in beats."""
 
     title: str
     voices: list[tuple[str, str]]
@@ -83,7 +87,7 @@ class Tune(NamedTuple):
 
 
 def split(book: str) -> Iterator[list[str]]:
-    """Lines of each tune, from its X: to the next, comments gone; fields before the first X: head every tune."""
+    """Lines of each tune, from its X: to the next, comments gone; M: L: Q: before the first X: head each."""
     lines = [line.rstrip() for line in re.sub(r"(?m)(?<!\\)%.*", "", book.lstrip("\ufeff")).splitlines()]
     starts = [i for i, line in enumerate(lines) if line.startswith("X:")]
     common = [line for line in lines[: starts[0] if starts else 0] if re.match(r"[MLQ]:", line)]
@@ -112,7 +116,7 @@ def parse(lines: Sequence[str]) -> Tune:
 
 
 def order(bars: Sequence[Bar]) -> list[int]:
-    """Indices of the bars as they are played. ":|" goes back to "|:", or else to the last "||", ":|" or the start."""
+    """Indices of the bars as played: ":|" goes back to "|:", or else to the last "||", ":|" or the start."""
     played: list[int] = []
     i = start = 0
     turn, opened = 1, False
@@ -123,7 +127,7 @@ def order(bars: Sequence[Bar]) -> list[int]:
         opened |= bar.opens
         if bar.endings and turn not in bar.endings:  # on to the next ending, or past this one
             i += 1
-            while i < len(bars) and not (bars[i].endings or bars[i].opens or bars[i - 1].closes or bars[i - 1].double):
+            while i < len(bars) and not (bars[i].endings or bars[i].opens or bars[i - 1].ends):
                 i += 1
             continue
         played.append(i)
@@ -148,10 +152,10 @@ def _turns(bars: Sequence[Bar], start: int) -> int:
 
 
 def metre_map(bars: Sequence[Bar]) -> tuple[tuple[tuple[float, Metre], ...], float, int]:
-    """Song.metres and Song.pickup that put every bar line where it is written, and how many bars are uneven.
+    """Song.metres and Song.pickup that put every bar line where it is written; and how many bars are uneven.
 
-    A first bar that is short is the pickup. Two later short bars that fill one (a repeat sign or the end of a line
-    within a bar) are one bar; any other bar that does not fill its metre ends where it is written.
+    A first bar that is short is the pickup. Two later short bars that fill one (a repeat sign or the end of a
+    line within a bar) are one bar; any other bar that does not fill its metre ends where it is written.
     """
     metres = [(0.0, bars[0].metre or COMMON)]
     line = at = Fraction(0)  # `line`: a bar line of the metre map so far
@@ -162,7 +166,8 @@ def metre_map(bars: Sequence[Bar]) -> tuple[tuple[tuple[float, Metre], ...], flo
         if i == 0 and length < full:
             pickup, line = float(length), length
         else:
-            if i + 1 < len(bars) and length < full == length + bars[i + 1].length and bars[i + 1].metre == bars[i].metre:
+            after = bars[i + 1] if i + 1 < len(bars) and bars[i + 1].metre == bars[i].metre else None
+            if after is not None and length < full == length + after.length:
                 length, i = full, i + 1
             if metre != metres[-1][1] or (at - line) % full:
                 metres.append((float(at), metre))
@@ -183,7 +188,7 @@ def tempo_map(bars: Sequence[Bar]) -> tuple[tuple[float, float], ...]:
 
 
 def _body(lines: Sequence[str]) -> Iterator[str]:
-    """The lines of music, continued lines joined; a blank line ends the tune unless there is music below it."""
+    """The lines of music, continued lines joined; a blank line ends the tune unless music is below it."""
     held, blank = "", False
     for line in lines:
         blank |= not line.strip()
@@ -246,18 +251,18 @@ class _Reader:
         if not voices or not self.lines:
             raise SeqvaeError("it has no bar lines" if voices else "it has no notes")
         if self.junk > max(2, self.notes // 10):
-            raise SeqvaeError(f"it holds {self.junk} characters that are no ABC music beside {self.notes} notes")
+            raise SeqvaeError(f"{self.junk} characters in it are no ABC music, beside {self.notes} notes")
         played = {name: [bars[i] for i in order(bars)] for name, bars in voices.items()}
         first = next(iter(played.values()))
         free = all(bar.metre is None for bar in first)
         metres, pickup, uneven = metre_map(first)
         said = (
-            (self.graces, "groups of grace notes were dropped"),
-            (self.overlays, "voice overlays (&) were dropped"),
-            (self.junk, "characters that are no ABC music were skipped"),
-            (0 if free else uneven, "bars do not fill their metre, and the next bar line was kept where it is written"),
+            (self.graces, "Grace notes were dropped"),
+            (self.overlays, "Voice overlays (&) were dropped"),
+            (self.junk, "Characters that are no ABC music were skipped"),
+            (0 if free else uneven, "Bars that do not fill their metre end where their bar line is written"),
         )
-        notices = [f"{count} {what}." for count, what in said if count]
+        notices = [f"{what} ({count})." for count, what in said if count]
         if free:
             metres, pickup = ((0.0, COMMON),), 0.0
             notices.append("It names no metre, so 4/4 was assumed.")
@@ -297,7 +302,7 @@ class _Voice:
             self.bar.key = value
 
     def line(self, text: str, ending: str) -> None:
-        """A bar line: it ends the bar when there is a sound in it, else adds what it says to the line before."""
+        """A bar line: it ends the bar when there is a sound in it, else adds to the line before."""
         self.close()
         if self.bars:
             self.bars[-1].closes |= ":|" in text or "::" in text
@@ -351,7 +356,7 @@ class _Voice:
         self.bar.sounds.append(self.last)
 
     def open_tuplet(self, text: str) -> None:
-        """(p:q:r puts p notes into the time of q for the next r; the defaults are the standard's, section 4.13."""
+        """(p:q:r puts p notes into the time of q for the next r; defaults from section 4.13."""
         p, q, r = ([int(n or 0) for n in text[1:].split(":")] + [0, 0])[:3]
         metre = self.bar.metre
         compound = metre is not None and metre.denominator == 8 and metre.numerator % 3 == 0
@@ -362,9 +367,8 @@ class _Voice:
 def _text(bars: Sequence[Bar]) -> str:
     """ABC for abc2midi: every length spelled out, and ties only where the same pitch follows."""
     sounds = [sound for bar in bars for sound in bar.sounds if isinstance(sound, Sound)]
-    for sound, after in zip(sounds, sounds[1:] + [Sound("z", Fraction(1))], strict=True):
-        names = NAMED.findall(sound.pitch)
-        sound.tie = sound.tie and bool(names) and names == NAMED.findall(after.pitch)
+    names = [NAMED.findall(sound.pitch) for sound in sounds] + [[]]
+    ties = iter([s.tie and bool(a) and a == b for s, a, b in zip(sounds, names, names[1:], strict=False)])
     out, key = [], bars[0].key
     for bar in bars:
         if bar.key != key:
@@ -376,7 +380,7 @@ def _text(bars: Sequence[Bar]) -> str:
                 key = sound
             else:
                 time, length = _spelt(sound.length)
-                out.append(f"{time}{sound.pitch}{length}{'-' if sound.tie else ''}\n")
+                out.append(f"{time}{sound.pitch}{length}{'-' if next(ties) else ''}\n")
         out.append("|\n")
     head = "X:1\nM:none\nL:1/8\n%%MIDI chordattack 0\n%%MIDI nobeataccents\n"
     return f"{head}K:{bars[0].key or 'none'}\n{''.join(out)}"
@@ -384,7 +388,7 @@ def _text(bars: Sequence[Bar]) -> str:
 
 @lru_cache(4096)
 def _spelt(beats: Fraction) -> tuple[str, str]:
-    """A length in eighths, and the tuplet of one note before it: abc2midi wants powers of two below the line."""
+    """A length in eighths, and the one-note tuplet before it: abc2midi divides by powers of two only."""
     length = beats * 2
     odd = length.denominator
     while odd % 2 == 0:

@@ -78,7 +78,7 @@ def corpus(made: tuple[Report, Path]) -> Corpus:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -177,6 +177,12 @@ def test_moved_onsets_are_counted(tmp_path: Path) -> None:
     assert report.moved == pytest.approx(0.5)
 
 
+def test_folk_is_the_folk_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "read_all", lambda path: iter([(path.name, SeqvaeError("not now"))]))
+    for essen in (False, True):
+        assert [unit.name for unit in module._folk(essen)] == [name for name, _ in files.folk(essen)]
+
+
 # ---------------------------------------------------------------- the same bytes whatever happens
 
 SCRIPT = """
@@ -207,11 +213,13 @@ if __name__ == "__main__":
 """
 
 
-def start(script: Path, source: Path, out: Path, pause: float) -> subprocess.Popen:
-    script.write_text(SCRIPT)
+def start(
+    script: Path, source: Path, out: Path, pause: float, text: str = SCRIPT, stderr: int | None = None
+) -> subprocess.Popen:
+    script.write_text(text)
     environment = os.environ | {"PAUSE": str(pause), "PYTHONPATH": str(Path(files.__file__).parents[1])}
     command = [sys.executable, str(script), str(source), str(out), str(script.with_suffix(".pids"))]
-    return subprocess.Popen(command, env=environment)
+    return subprocess.Popen(command, env=environment, stderr=stderr)
 
 
 def alive(pid: int) -> bool:
@@ -225,9 +233,18 @@ def test_same_bytes_with_one_worker_or_two_and_again(
     music: Path, made: tuple[Report, Path], tmp_path: Path
 ) -> None:
     expected = contents(made[1])
+    told: list[tuple[str, int, int]] = []
+
+    def tell(stage: str, done: int, total: int) -> None:
+        told.append((stage, done, total))
+
     for workers in (1, 0):
-        report = prepare(music, tmp_path / "out", codec=NotesCodec(), workers=workers, valid=0.15, test=0.15)
+        told.clear()
+        out = tmp_path / "out"
+        report = prepare(music, out, codec=NotesCodec(), workers=workers, valid=0.15, test=0.15, progress=tell)
         assert contents(tmp_path / "out") == expected and report == made[0]
+        assert told == sorted(told) and told[0] == ("reading", 0, report.files)
+        assert told[-3:] == [("reading", report.files, report.files), ("writing", 0, 1), ("writing", 1, 1)]
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
@@ -245,7 +262,9 @@ def test_killed_and_resumed_gives_the_same_bytes(
         process.send_signal(signal.SIGKILL)
         process.wait()
         workers = {int(pid) for pid in script.with_suffix(".pids").read_text().split()}
+        deadline = time.monotonic() + 20
         while any(alive(pid) for pid in workers):  # the workers follow
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         with pytest.raises(SeqvaeError, match="interrupted"):
             Corpus.open(out)
@@ -275,12 +294,19 @@ class Cut(BaseException):
     """What a kill looks like from within: nothing catches it."""
 
 
-def test_cut_at_any_rename_then_resumed(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results and final files all appear by renaming, so these are all the states a kill can leave."""
+@pytest.mark.parametrize("again", [False, True])
+def test_cut_at_any_rename_then_resumed(
+    again: bool, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results and final files all appear by renaming, so these are all the states a kill can leave, in an
+    empty folder and over the corpus of what was there before more files came."""
 
     def make(out: Path) -> Report:
-        return prepare(music / "set1", out, codec=NotesCodec(), workers=0, valid=0.15, test=0.15)
+        return prepare(tmp_path / "in", out, codec=NotesCodec(), workers=0, valid=0.15, test=0.15)
 
+    shutil.copytree(music / "set1", tmp_path / "in")
+    make(tmp_path / "before")
+    write(tmp_path / "in" / "new.mid", tune(903))
     rename, left = os.replace, [0]
 
     def replace(old: Path, new: Path) -> None:
@@ -296,15 +322,28 @@ def test_cut_at_any_rename_then_resumed(music: Path, tmp_path: Path, monkeypatch
     assert renames > 20
     for cut in range(1, renames + 1):
         out, left[0] = tmp_path / f"cut{cut}", cut
+        if again:
+            shutil.copytree(tmp_path / "before", out)
         with pytest.raises(Cut):
             make(out)
-        with pytest.raises(SeqvaeError, match="interrupted"):
-            Corpus.open(out)
+        if (out / "corpus.json").exists():
+            assert again and contents(tmp_path / "before").items() <= contents(out).items()
+        else:
+            with pytest.raises(SeqvaeError, match="interrupted"):
+                Corpus.open(out)
         make(out)
         assert contents(out) == contents(tmp_path / "whole")
 
 
 # ---------------------------------------------------------------- faults of the user
+
+
+def test_a_script_without_a_main_guard_is_told_so(music: Path, tmp_path: Path) -> None:
+    script = SCRIPT.replace('if __name__ == "__main__":', "if True:")
+    process = start(tmp_path / "run.py", music, tmp_path / "out", 0, script, stderr=subprocess.PIPE)
+    _, told = process.communicate()
+    assert process.returncode == 1
+    assert "call under `if __name__ == '__main__':`" in told.decode().splitlines()[-1]
 
 
 def test_faults_are_sentences(music: Path, made: tuple[Report, Path], tmp_path: Path) -> None:

@@ -116,40 +116,6 @@ def test_notes_in_the_scale_of_the_best_key():
     assert music.key_share([phrase()]) == 0
 
 
-def test_the_transposition_key_sees_metre_onsets_and_intervals_only():
-    key = music.transposition_key(REFERENCE)
-    same = [
-        Phrase(transpose(REFERENCE.notes, -7), COMMON, 1),
-        Phrase(tuple(n._replace(duration=0.25, velocity=9) for n in REFERENCE.notes), COMMON, 2),
-        Phrase(REFERENCE.notes[::-1], COMMON, 1),
-        Phrase(tuple(n._replace(onset=n.onset + 0.4 / TICKS) for n in REFERENCE.notes), COMMON, 1),
-    ]
-    assert {music.transposition_key(p) for p in same} == {key}
-    others = [
-        line(60, 62, 64, 66),
-        line(60, 62, 64),
-        Phrase(REFERENCE.notes, Metre(2, 2), 1),
-        Phrase(tuple(n._replace(onset=n.onset + 1 / TICKS) for n in REFERENCE.notes), COMMON, 1),
-        phrase(),
-        phrase(metre=JIG),
-    ]
-    assert len({music.transposition_key(p) for p in others} | {key}) == len(others) + 1
-
-
-def test_the_transposition_key_is_the_same_everywhere_and_for_any_pitch():
-    # BLAKE2b-128 of the little-endian int64 4, 4, 0, 0, 12, 2, 24, 4, 36, 5: a change orphans stored keys.
-    assert music.transposition_key(REFERENCE).hex() == "3a8bdc1d3034f8f84df07d1310f7b731"
-    wild = phrase((0, 1, -5), (1e6, 1, 10**9))  # no number is too large
-    assert len(music.transposition_key(wild)) == 16
-
-
-def test_match_share_counts_samples_not_distinct_keys():
-    known = [music.transposition_key(line(*pitches)) for pitches in ((60, 62), (60, 64))]
-    samples = [music.transposition_key(line(*pitches)) for pitches in ((70, 72), (50, 52), (60, 59), (0, 4))]
-    assert music.match_share(samples, known) == music.match_share(iter(samples), frozenset(known)) == 3 / 4
-    assert music.match_share(samples, set()) == music.match_share([], known) == 0
-
-
 def test_summary_and_comparison():
     bar, empty = line(60, 64, 67, 80), phrase()  # A flat 5 is 13 above G 4 and outside C major
     found = music.summary([bar, bar, empty])

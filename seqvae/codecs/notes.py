@@ -17,6 +17,7 @@ LOWEST, HIGHEST = 21, 108  # the piano's range
 LONGEST = 16 * TICKS  # ticks: four bars of 4/4
 LEVELS = 8  # velocity steps of 16
 DENOMINATORS = (1, 2, 4, 8, 16, 32, 64)
+LARGEST = 32767  # of a symbol, an int16
 SHIFTS = (-6, 5)  # semitones: every key once
 
 
@@ -24,7 +25,8 @@ class NotesCodec:
     """Spells a `Phrase` of ``bars`` bars, each at most ``bar_ticks`` ticks long (72: 12/8 and 3/2 fit).
 
     Onsets and ends are rounded to the nearest tick, velocities to 8 levels; pitches outside the piano are folded by
-    octaves, durations lie in 1 .. 192 ticks; of notes on one tick the first stays.
+    octaves, durations lie in 1 .. 192 ticks; of notes on one tick the first stays. Raises `SeqvaeError` for windows
+    without a bar or a quarter, or too long for int16.
     """
 
     name = "notes"
@@ -32,19 +34,24 @@ class NotesCodec:
     def __init__(self, bars: int = 2, bar_ticks: int = 72) -> None:
         self.bars, self.bar_ticks = bars, bar_ticks
         self.end = bars * bar_ticks  # END: greater than every onset
-        self.streams = (
+        if bars < 1 or not TICKS <= bar_ticks <= 64 * TICKS or self.end > LARGEST:
+            raise SeqvaeError(f"no notes codec spells windows of {bars} bars of {bar_ticks} ticks")
+        self.streams: tuple[Stream, ...] = (
             Stream("onset", "increasing", self.end + 1),
             Stream("pitch", "ordinal", HIGHEST - LOWEST + 1),
             Stream("duration", "ordinal", LONGEST),
             Stream("velocity", "ordinal", LEVELS),
         )
-        self.conditions = (Stream("numerator", "category", 65), Stream("denominator", "category", len(DENOMINATORS)))
+        self.conditions: tuple[Stream, ...] = (
+            Stream("numerator", "category", 65),
+            Stream("denominator", "category", len(DENOMINATORS)),
+        )
 
     def config(self) -> dict[str, int | str]:
         return {"name": self.name, "bars": self.bars, "bar_ticks": self.bar_ticks}
 
     def pieces(self, source: object) -> Iterator[tuple[int, Phrase]]:
-        """Every window of ``bars`` full bars of a song's melody, at every bar: (bar, phrase). Empty ones are left out."""
+        """Every window of ``bars`` full bars of a song's melody, at every bar, but empty ones: (bar, phrase)."""
         if not isinstance(source, Song):
             raise SeqvaeError(f"the notes codec spells songs, not {type(source).__name__}")
         _, part = melody(source)
@@ -53,12 +60,21 @@ class NotesCodec:
                 yield window.bar, window.phrase
 
     def condition(self, metre: Metre) -> np.ndarray:
-        """(2,) the metre as symbols. Raises `SeqvaeError` for a bar that is off the grid or too long."""
+        """(2,) the metre as symbols. Raises `SeqvaeError` for a bar that is none, off the grid or too long."""
+        if not metre.possible:
+            raise SeqvaeError(f"{metre} is not a metre")
         if metre.ticks > self.bar_ticks:
             raise SeqvaeError(
                 f"a bar of {metre} is longer than this model's longest bar, {self.bar_ticks / TICKS:g} quarter notes"
             )
         return np.array([metre.numerator, DENOMINATORS.index(metre.denominator)], np.int16)
+
+    def metre(self, condition: np.ndarray) -> Metre:
+        """The metre that symbols (2,) mean; the longest bar of quarters where they mean none that this codec spells."""
+        metre = Metre(int(condition[0]), DENOMINATORS[int(condition[1]) % len(DENOMINATORS)])
+        ticks = metre.beats * TICKS
+        fits = metre.possible and ticks <= self.bar_ticks and ticks == int(ticks)
+        return metre if fits else Metre(self.bar_ticks // TICKS, 4)
 
     def moved(self, phrase: Phrase) -> int:
         """How many onsets snapping moves by more than a hundredth of a tick."""
@@ -88,14 +104,14 @@ class NotesCodec:
 
         Overlaps are cut at the next onset: a melody sounds one note at a time.
         """
-        metre = Metre(max(int(condition[0]), 1), DENOMINATORS[int(condition[1]) % len(DENOMINATORS)])
-        stop = min(int(self.bars * metre.beats * TICKS), self.end)
+        metre = self.metre(condition)
+        stop = self.bars * metre.ticks
         kept: list[tuple[int, int, int, int]] = []
         for onset, pitch, ticks, level in np.asarray(steps).reshape(-1, 4).tolist():
             if onset >= self.end or onset < 0:
                 break
             if onset < stop and (not kept or onset > kept[-1][0]):
-                kept.append((onset, pitch % 88, ticks % LONGEST + 1, level % LEVELS))
+                kept.append((onset, pitch % (HIGHEST - LOWEST + 1), ticks % LONGEST + 1, level % LEVELS))
         ends = [row[0] for row in kept[1:]] + [stop + LONGEST] * bool(kept)  # where each note must end
         notes = tuple(
             Note(onset / TICKS, min(ticks, end - onset) / TICKS, LOWEST + pitch, level * 16 + 8)

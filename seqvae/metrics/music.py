@@ -5,10 +5,8 @@ here, halves upwards; a match is exact, with no tolerance beyond that rounding. 
 never matters. Intervals and ranges are in semitones. A share lies in 0..1; a share or median of nothing is 0.
 """
 
-import struct
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterable, Sequence
 from math import floor, inf
 from typing import NamedTuple
 
@@ -162,26 +160,6 @@ def key_share(phrases: Iterable[Phrase]) -> float:
     sounding = [phrase for phrase in phrases if phrase.notes]
     hits = sum(in_key(phrase, find_key(phrase.notes)) for phrase in sounding)
     return share(hits, sum(len(phrase.notes) for phrase in sounding))
-
-
-def transposition_key(phrase: Phrase) -> bytes:
-    """Sixteen bytes, the same for phrases that differ only in transposition, durations, velocities and bars.
-
-    What counts: the metre and, sorted, each note's onset tick and its pitch relative to the first note's.
-    Stable across machines and Python versions (BLAKE2b with 128 bits: among a million unlike phrases two
-    collide with odds below 1e-26). In numpy store them as V16; S16 drops trailing zero bytes.
-    """
-    pattern = sorted([(floor(note[0] * TICKS + 0.5), note[2]) for note in phrase.notes])
-    first = pattern[0][1] if pattern else 0
-    numbers = [number for onset, pitch in pattern for number in (onset, pitch - first)]
-    return blake2b(struct.pack(f"<{2 + len(numbers)}q", *phrase.metre, *numbers), digest_size=16).digest()
-
-
-def match_share(keys: Iterable[bytes], training_keys: Collection[bytes]) -> float:
-    """Share of samples' transposition_key()s that are in the training set: copied, in any transposition."""
-    known = training_keys if isinstance(training_keys, (set, frozenset)) else set(training_keys)
-    found = [key in known for key in keys]
-    return share(sum(found), len(found))
 
 
 def median(values: Iterable[float]) -> float:

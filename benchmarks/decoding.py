@@ -1,0 +1,91 @@
+"""Decoding speed as a ratio: the hand-written step against its own matrix products and against nn.LSTM stepped naively.
+
+    python benchmarks/decoding.py
+
+One thread; random weights of the `melody` recipe's size (speed does not depend on them); 32 steps, no early END.
+The limit is the time of the step's matrix products alone (recurrent, heads' hidden, each head's scores) at the same
+sizes, interleaved with the measured runs; each figure is the median of 9 interleaved rounds.
+"""
+
+import statistics
+import time
+
+import torch
+
+from seqvae.codecs import NotesCodec
+from seqvae.decoding import FEWEST_ROWS, Sampling, Stepper, uniforms
+from seqvae.model import SequenceVAE
+from seqvae.networks import START
+from seqvae.recipes import RECIPES
+
+STEPS, ROUNDS = 32, 9
+
+
+def products(stepper: Stepper, rows: int) -> None:
+    """The matrix products of STEPS steps, and nothing else."""
+    h = torch.randn(rows, stepper.recurrent.shape[0])
+    layer = torch.randn(rows, stepper.scores[0][0].shape[0])
+    gates = torch.empty(rows, stepper.recurrent.shape[1])
+    heads = torch.empty(rows, stepper.project.shape[1])
+    scores = [torch.empty(rows, weight.shape[1]) for weight, _ in stepper.scores]
+    for _ in range(STEPS):
+        torch.mm(h, stepper.recurrent, out=gates)
+        torch.mm(h, stepper.project, out=heads)
+        for (weight, _), out in zip(stepper.scores, scores, strict=True):
+            torch.mm(layer, weight, out=out)
+
+
+def ours(stepper: Stepper, z: torch.Tensor, conditions: torch.Tensor, noise: torch.Tensor) -> None:
+    state = stepper.start(z, conditions)
+    previous = torch.tensor([s.size + START for s in stepper.streams]).expand(len(z), -1)
+    last, drawn = torch.full((len(z),), -1), noise.permute(1, 2, 0).contiguous()
+    for t in range(STEPS):
+        previous = stepper.select(stepper.advance(state, previous), last, drawn[t], Sampling())
+
+
+def naive(model: SequenceVAE, z: torch.Tensor, conditions: torch.Tensor) -> None:
+    """The network as trained, called for one step at a time, symbols drawn with torch.multinomial."""
+    decoder = model.decoder
+    known = torch.cat((z, model.conditions(conditions)), -1)
+    h, c = (part[None].contiguous() for part in decoder.first(known).tanh().chunk(2, -1))
+    previous = torch.tensor([s.size + START for s in model.streams]).expand(len(z), 1, -1)
+    for _ in range(STEPS):
+        out, (h, c) = decoder.lstm(torch.cat((decoder.steps(previous), known[:, None]), -1), (h, c))
+        hidden = (decoder.heads.project(out[:, 0]) + decoder.heads.known(known)).split(decoder.heads.width, -1)
+        chosen: list[torch.Tensor] = []
+        for k, score in enumerate(decoder.heads.scores):
+            layer = hidden[k]
+            for symbols, rows in zip(chosen, decoder.heads.earlier[k], strict=True):
+                layer = layer + rows(symbols)
+            chosen.append(torch.multinomial(score(layer.relu()).softmax(-1), 1)[:, 0])
+        previous = torch.stack(chosen, -1)[:, None]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    codec = NotesCodec()
+    model = SequenceVAE(codec.streams, codec.conditions, RECIPES["melody"].size).eval()
+    stepper = Stepper(model)
+    print("batch  rows  ours tok/s  of the limit  times naive")
+    with torch.inference_mode():
+        for batch in (1, 100, 512):
+            rows = max(batch, FEWEST_ROWS)
+            z, conditions = torch.randn(rows, model.size.latent), torch.tensor([[4, 2]]).expand(rows, -1)
+            noise = uniforms([(0, row) for row in range(rows)], STEPS, len(codec.streams))
+            jobs = {
+                "limit": lambda rows=rows: products(stepper, rows),
+                "ours": lambda z=z, c=conditions, u=noise: ours(stepper, z, c, u),
+                "naive": lambda z=z, c=conditions: naive(model, z, c),
+            }
+            took: dict[str, list[float]] = {name: [] for name in jobs}
+            for _ in range(ROUNDS + 1):
+                for name, job in jobs.items():
+                    start = time.perf_counter()
+                    job()
+                    took[name].append(time.perf_counter() - start)
+            limit, own, slow = (statistics.median(times[1:]) for times in took.values())
+            print(f"{batch:5}  {rows:4}  {batch * STEPS / own:10.0f}  {limit / own:12.2f}  {slow / own:11.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""generate, interpolate, reconstruct, vary: one call on the Pipeline each, and its songs written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from seqvae.cli.console import Progress, table
+
+if TYPE_CHECKING:
+    from seqvae.pipeline import Pipeline
+    from seqvae.song import Song
+
+MOST = 10_000  # files a command makes
+Decorator = Callable[[Any], Any]
+
+
+class Forms(NamedTuple):
+    """What is written of each song besides its .mid."""
+
+    musicxml: bool
+    wav: bool
+    png: bool
+
+
+def stacked(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order of --help."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def drawn(temperature: float) -> Decorator:
+    return stacked(
+        click.option(
+            "--temperature", type=float, default=temperature, show_default=True, help="0: the likeliest."
+        ),
+        click.option(
+            "--top-k", type=int, default=0, show_default=True, help="Draw from the k likeliest; 0: from all."
+        ),
+        click.option(
+            "--top-p", type=float, default=1.0, show_default=True, help="Draw from the likeliest share."
+        ),
+        click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+    )
+
+
+def written(png: bool, what: str = "a piano roll of each") -> Decorator:
+    return stacked(
+        click.option(
+            "-o", "--out", type=click.Path(path_type=Path), default=".", help="Folder.", show_default=True
+        ),
+        click.option("--musicxml", is_flag=True, help="Also write scores (.musicxml)."),
+        click.option("--wav", is_flag=True, help="Also write sound (.wav)."),
+        click.option("--png/--no-png", default=png, show_default=True, help=f"Also draw {what} (.png)."),
+    )
+
+
+model = click.option(
+    "-m",
+    "--model",
+    default="melody",
+    show_default=True,
+    metavar="NAME|DIR",
+    help="An embedded or trained model.",
+)
+track = click.option("--track", metavar="NAME|N", help="The melody's track; found by itself otherwise.")
+
+
+@click.command()
+@model
+@click.option("-n", "count", type=click.IntRange(1, MOST), default=8, show_default=True, help="How many.")
+@click.option("--bars", type=click.IntRange(1, 1000), default=4, show_default=True)
+@click.option("--metre", default="4/4", show_default=True, help="Such as 6/8.")
+@click.option("--key", help="Such as D, Bb or F#m.  [default: the model's choice]")
+@click.option("--tempo", type=float, default=120.0, show_default=True, help="Quarter notes a minute.")
+@click.option(
+    "--program", default="0", metavar="NAME|N", help="General MIDI: flute, or 73.  [default: 0, a piano]"
+)
+@drawn(1.0)
+@click.option("--prior", type=click.Choice(["fitted", "standard"]), default="fitted", show_default=True)
+@written(png=True)
+def generate(
+    model: str, count: int, bars: int, metre: str, key: str | None, tempo: float, program: str,
+    temperature: float, top_k: int, top_p: float, seed: int, prior: str,
+    out: Path, musicxml: bool, wav: bool, png: bool,
+) -> None:  # fmt: skip
+    """Make new melodies."""
+    with results(out) as folder, Progress() as tell:
+        pipeline = opened(model)
+        songs = pipeline.sample(
+            count, bars=bars, metre=metre, key=key, tempo=tempo, program=gm_program(program),
+            temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, prior=prior,
+        )  # fmt: skip
+        named = dict(zip(numbered("melody-", count), songs, strict=True))
+        write_songs(named, folder, Forms(musicxml, wav, png), tell)
+    fitted = prior == "fitted" and pipeline.saved.mixture is not None
+    source = "the mixture fitted to the aggregate posterior" if fitted else "the standard normal prior"
+    summarise(named, out, [f"drawn from {source} with seed {seed}"])
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@model
+@click.option(
+    "--steps", type=click.IntRange(2, 1000), default=9, show_default=True, help="Songs, A and B included."
+)
+@click.option("--fit", type=click.Choice(["loop", "stretch"]), default="loop", show_default=True,
+              help="What becomes of the shorter song.")  # fmt: skip
+@click.option("--track-a", metavar="NAME|N", help="The melody's track in A; found by itself otherwise.")
+@click.option("--track-b", metavar="NAME|N", help="The melody's track in B.")
+@drawn(0.0)
+@written(png=True, what="the whole path")
+def interpolate(
+    a: Path, b: Path, model: str, steps: int, fit: str, track_a: str | None, track_b: str | None,
+    temperature: float, top_k: int, top_p: float, seed: int, out: Path, musicxml: bool, wav: bool, png: bool,
+) -> None:  # fmt: skip
+    """Turn song A into song B, in steps and in a journey.
+
+    The ends are the songs' own reconstructions. The songs meet bar by bar; where their metres differ, the
+    first half of the way is in A's metre and the second in B's.
+    """
+    with results(out) as folder, Progress() as tell:
+        pipeline = opened(model)
+        morph = pipeline.interpolate(
+            a, b, steps, fit=fit, tracks=(track_a, track_b),
+            temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+        )  # fmt: skip
+        digits = max(2, len(str(steps)))
+        names = [f"{name}-of-{steps:0{digits}}" for name in numbered("", steps)]
+        named = dict(zip([*names, "journey"], [*morph.songs, morph.journey], strict=True))
+        write_songs(named, folder, Forms(musicxml, wav, False), tell)
+        if png:
+            from seqvae import render
+
+            titles = [a.stem, *(f"{s / (steps - 1):.0%}" for s in range(1, steps - 1)), b.stem]
+            render.path_grid(morph.songs, folder / "path.png", titles)
+    summarise(named, out, morph.notices)
+
+
+@click.command()
+@click.argument("song", type=click.Path(path_type=Path))
+@model
+@track
+@written(png=False)
+def reconstruct(
+    song: Path, model: str, track: str | None, out: Path, musicxml: bool, wav: bool, png: bool
+) -> None:  # fmt: skip
+    """Write a song's melody as the model remembers it; the other tracks stay."""
+    with results(out) as folder, Progress() as tell:
+        named = {f"{song.stem}.reconstruction": opened(model).reconstruct(song, track)}
+        write_songs(named, folder, Forms(musicxml, wav, png), tell)
+    summarise(named, out)
+
+
+@click.command()
+@click.argument("song", type=click.Path(path_type=Path))
+@model
+@track
+@click.option(
+    "--amount", type=float, default=0.3, show_default=True, help="0: the reconstruction; 1: a new melody."
+)
+@click.option("-n", "count", type=click.IntRange(1, MOST), default=8, show_default=True, help="How many.")
+@drawn(0.0)
+@written(png=False)
+def vary(
+    song: Path, model: str, track: str | None, amount: float, count: int, temperature: float,
+    top_k: int, top_p: float, seed: int, out: Path, musicxml: bool, wav: bool, png: bool,
+) -> None:  # fmt: skip
+    """Write variations of a song's melody; the other tracks stay."""
+    with results(out) as folder, Progress() as tell:
+        songs = opened(model).vary(
+            song, amount, count, track=track, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+        )
+        named = dict(zip(numbered(f"{song.stem}.variation-", count), songs, strict=True))
+        write_songs(named, folder, Forms(musicxml, wav, png), tell)
+    summarise(named, out)
+
+
+def opened(name: str) -> Pipeline:
+    import torch
+
+    from seqvae.pipeline import Pipeline
+
+    torch.set_num_threads(
+        1
+    )  # a few rows gain nothing from a second, and so every machine gives the same bytes
+    return Pipeline.from_pretrained(name)
+
+
+def numbered(stem: str, count: int) -> list[str]:
+    digits = max(2, len(str(count)))
+    return [f"{stem}{i:0{digits}}" for i in range(1, count + 1)]
+
+
+def gm_program(text: str) -> int:
+    """A General MIDI programme by number, whole name, or the first name that has all the words."""
+    from pretty_midi.constants import INSTRUMENT_MAP
+
+    from seqvae.song import SeqvaeError
+
+    if text.strip().isdecimal():
+        return int(text)
+    names, words = [name.lower() for name in INSTRUMENT_MAP], text.lower().split()
+    fits = [i for i, name in enumerate(names) if name.split() == words]
+    fits = fits or [i for i, name in enumerate(names) if words and all(word in name for word in words)]
+    if not fits:
+        near = get_close_matches(
+            text.lower(), [*names, *{word for name in names for word in name.split()}], 3, 0.5
+        )
+        hint = f"did you mean {' or '.join(near)}" if near else "give a number from 0 to 127"
+        raise SeqvaeError(f'no General MIDI instrument is called "{text}"; {hint}?')
+    return fits[0]
+
+
+@contextmanager
+def results(out: Path) -> Iterator[Path]:
+    """A folder to write in, whose files move to `out` when all is done; after a fault `out` is as before.
+
+    Raises `SeqvaeError` at once where `out` cannot be written.
+    """
+    from seqvae.song import SeqvaeError
+
+    out = out.absolute()
+    new = [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
+    staging = None
+    try:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".seqvae-", dir=out))
+        except (OSError, ValueError) as fault:
+            why = getattr(fault, "strerror", None) or fault
+            raise SeqvaeError(f"the output folder {out} cannot be written: {why}") from None
+        yield staging
+        try:
+            for path in sorted(staging.iterdir()):
+                os.replace(path, out / path.name)
+        except OSError as fault:
+            raise SeqvaeError(f"{out} cannot be written: {fault.strerror}") from None
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        for folder in new:
+            if os.path.isdir(folder) and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def write_songs(named: dict[str, Song], folder: Path, forms: Forms, tell: Progress) -> None:
+    """Write every song under its name in all forms."""
+    from seqvae import files, render
+
+    for i, (name, song) in enumerate(named.items(), 1):
+        files.write(song, folder / f"{name}.mid")
+        if forms.musicxml:
+            files.write(song, folder / f"{name}.musicxml")
+        if forms.png:
+            render.piano_roll(song, folder / f"{name}.png", title=song.title or name)
+        if forms.wav:
+            render.sound(song, folder / f"{name}.wav")
+        tell("writing", i, len(named))
+
+
+def summarise(named: dict[str, Song], out: Path, remarks: Sequence[str] = ()) -> None:
+    """A table of the songs written, and every notice once: with its file unless it holds for all."""
+    from seqvae.song import bars, find_key
+
+    rows = []
+    for name, song in named.items():
+        notes = [note for part in song.parts if not part.drums for note in part.notes]
+        key = song.key or (find_key(notes) if notes else "")
+        rows.append((out / f"{name}.mid", len(bars(song)), sum(len(p.notes) for p in song.parts), key))
+    table(("file", "bars", "notes", "key"), rows)
+    lines = dict.fromkeys(remarks)
+    for name, song in named.items():
+        for notice in song.notices:
+            shared = all(notice in other.notices for other in named.values())
+            lines[notice if shared else f"{name}: {notice}"] = None
+    for line in lines:
+        click.echo(f"note: {line}")

@@ -1,0 +1,107 @@
+"""train, evaluate, models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from seqvae.cli.console import Progress, table
+
+FIGURES = ("nll", "kl", "mi", "active_units", "weight", "onset_pitch_f1")
+
+
+@click.command()
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.option("--recipe", default="small", show_default=True, help="The numbers to train by.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another number, such as beta=0.2."
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default="run", show_default=True, help="Run folder."
+)
+@click.option("--resume", is_flag=True, help="Go on where the run was interrupted.")
+def train(corpus: Path, recipe: str, settings: tuple[str, ...], out: Path, resume: bool) -> None:
+    """Train a model on a CORPUS made by prepare."""
+    overrides = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise click.UsageError(f'a setting is written KEY=VALUE, not "{setting}"')
+        overrides[name.strip()] = value.strip()
+    from seqvae import train as training
+
+    with Progress() as tell:
+
+        def show(step: int, total: int, figures: dict[str, float], message: str) -> None:
+            remark = "  ".join(f"{name} {figures[name]:.4g}" for name in FIGURES if name in figures)
+            if "active_units" in figures:  # an evaluation
+                tell.say(f"step {step}: {remark}")
+            if message:
+                tell.say(f"note: {message}")
+            tell("training step", step, total, remark)
+
+        best = training.train(corpus, recipe, out, overrides, resume=resume, progress=show)
+    click.echo(f"the best model is {best}: try seqvae generate --model {out}")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True)
+@click.option("--limit", type=click.IntRange(1), help="At most so many windows.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(model: str, corpus: Path, split: str, limit: int | None, as_json: bool) -> None:
+    """Measure a MODEL (a name or folder) on a CORPUS."""
+    from seqvae import evaluation
+    from seqvae.pipeline import find_model
+
+    figures = evaluation.evaluate(find_model(model), corpus, split, limit)
+    if as_json:
+        click.echo(json.dumps(figures, indent=1))
+    else:
+        table(("figure", "value"), flat(figures))
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def models(as_json: bool) -> None:
+    """List the embedded models."""
+    from seqvae import pipeline
+
+    rows = [about(name, folder) for name, folder in pipeline.models().items()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    elif rows:
+        table(list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        click.echo("no model is embedded; seqvae train makes one of your own files")
+
+
+def flat(figures: dict[str, Any], above: str = "") -> Iterator[tuple[str, object]]:
+    """Nested figures as rows of a dotted name and a value."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", f"{value:.4g}" if isinstance(value, float) else value
+
+
+def about(name: str, folder: Path) -> dict[str, str]:
+    """A model's row; a figure its config.json does not hold is blank."""
+    from seqvae.checkpoint import read_config
+
+    config = read_config(folder)
+    kl = next((config[at]["kl"] for at in ("figures", "test", "valid") if "kl" in config.get(at, {})), None)
+    size = (folder / "model.safetensors").stat().st_size
+    return {
+        "name": name,
+        "kind": str(config.get("codec", {}).get("name", "")),
+        "what": str(config.get("what") or config.get("recipe", {}).get("about", "")),
+        "size": f"{size / 1e6:.1f} MB",
+        "KL": f"{kl:.1f} nats" if kl is not None else "",
+        "licence": str(config.get("licence", "")),
+    }

@@ -1,0 +1,436 @@
+"""pipeline.py: what a seed fixes, what a song keeps, and where the ends of a path lie."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from seqvae import files
+from seqvae.checkpoint import Saved, build_model, save_model
+from seqvae.codecs import NotesCodec
+from seqvae.evaluation import collate
+from seqvae.latent import Mixture, Succession
+from seqvae.likelihood import sequence_nll
+from seqvae.model import Size
+from seqvae.pipeline import Morph, Pipeline, cells, find_model
+from seqvae.song import Key, Metre, Note, Part, SeqvaeError, Song, bars, find_key, melody, seconds, windows
+
+SMALL = Size(embedding=(24, 24, 16, 4), condition=8, encoder=48, decoder=96, head=48, latent=16)
+FOUR, SIX = Metre(4, 4), Metre(6, 8)
+VELOCITY = 88  # a middle that the codec spells exactly
+CODEC: Any = NotesCodec()
+
+
+def tune(*lines: tuple[tuple[int, float], ...], start: float = 0.0) -> tuple[Note, ...]:
+    """Notes of (pitch, beats) one after the other; pitch 0 is a rest."""
+    notes, at = [], start
+    for pitch, beats in (note for line in lines for note in line):
+        if pitch:
+            notes.append(Note(at, beats, pitch, VELOCITY))
+        at += beats
+    return tuple(notes)
+
+
+JOY = tune(
+    tuple((p, 1.0) for p in (66, 66, 67, 69, 69, 67, 66, 64, 62, 62, 64, 66)),
+    ((66, 1.5), (64, 0.5), (64, 2.0)),
+    tuple((p, 1.0) for p in (66, 66, 67, 69, 69, 67, 66, 64, 62, 62, 64, 66)),
+    ((64, 1.5), (62, 0.5), (62, 2.0)),
+)  # 8 bars of 4/4
+JIG = tune(
+    tuple((p, 0.5) for p in (67, 71, 74, 79, 78, 76, 74, 71, 67, 69, 71, 72)),
+    ((71, 1.5), (69, 1.0), (67, 0.5), (66, 0.5), (67, 0.5), (69, 0.5), (67, 1.5)),
+)  # 4 bars of 6/8
+CHORDS = tuple(Note(4.0 * i, 4.0, p) for i in range(8) for p in (50, 54, 57))
+BEATS = tuple(Note(float(i), 0.25, 36) for i in range(32))
+
+joy = Song(
+    (Part(CHORDS, "guitar", 24), Part(JOY, "Melody", 73), Part(BEATS, "kit", drums=True)),
+    tempi=((0.0, 100.0), (16.0, 80.0)),
+    key=Key(2, "major"),
+    title="Joy",
+)
+jig = Song((Part(JIG, "fiddle", 40),), ((0.0, SIX),), ((0.0, 160.0),), title="Jig")
+rest = 16.0  # beats of silence, two windows, in the middle
+gap = Song((Part(JOY[:8] + tune(((62, 4.0), (64, 4.0)), start=8 + rest), "lead"),))
+upbeat = Song((Part(tune(((62, 1.0),), ((66, 2.0), (69, 2.0)) * 4), "tune"),), pickup=1.0)
+mixed = Song(
+    (Part((*JOY[:8], *tune(((67, 1.5), (71, 1.5)) * 3, start=8.0)), "tune"),), ((0.0, FOUR), (8.0, SIX))
+)
+
+
+@pytest.fixture(scope="module")
+def learned() -> Saved:
+    """A small model that knows the songs above by heart, with a made-up prior."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    codec = CODEC
+    found = [w.phrase for song in (joy, jig, gap, upbeat, mixed) for w in windows(song, melody(song)[1], 2)]
+    batch = collate([codec.encode(phrase) for phrase in found if phrase.notes])
+    steps, lengths, conditions = (torch.from_numpy(part) for part in batch)
+    model = build_model(codec, SMALL)
+    adam = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(300):
+        z = model.encode(steps, lengths, conditions).mean
+        nll = sequence_nll(model.decode(z, steps, conditions), steps, lengths).mean()
+        adam.zero_grad()
+        (nll + 0.01 * z.square().sum(1).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adam.step()
+    assert nll < 0.5, "the model has not learned its songs, and the tests below mean nothing"
+    model.eval().requires_grad_(False)
+    z = model.encode(steps, lengths, conditions).mean
+    size = SMALL.latent
+    mixture = Mixture(torch.tensor([1.0, 3.0]), z[:2].clone(), 0.5 * torch.eye(size).expand(2, size, size))
+    succession = Succession(0.8 * torch.eye(size), z.mean(0), 0.5 * torch.eye(size))
+    return Saved(model, codec, {"metres": {"4/4": 20, "6/8": 5}}, mixture, succession)
+
+
+@pytest.fixture(scope="module")
+def pipeline(learned: Saved) -> Pipeline:
+    return Pipeline(learned)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Pipeline:
+    """An untrained model without a fitted prior."""
+    torch.manual_seed(1)
+    model = build_model(CODEC, SMALL).eval().requires_grad_(False)
+    return Pipeline(Saved(model, CODEC))
+
+
+@pytest.fixture(scope="module")
+def morph(pipeline: Pipeline) -> Morph:
+    return pipeline.interpolate(joy, jig, 5)
+
+
+def line(song: Song) -> list[tuple[float, float, int, int]]:
+    return [(round(n.onset, 6), round(n.duration, 6), n.pitch, n.velocity) for n in melody(song)[1].notes]
+
+
+# New melodies
+
+
+@pytest.mark.parametrize("which", ["pipeline", "plain"])
+@pytest.mark.parametrize(("count", "metre"), [(4, "4/4"), (3, "6/8"), (1, "3/4"), (5, "7/8")])
+def test_samples_keep_their_bars(which: str, count: int, metre: str, request: pytest.FixtureRequest) -> None:
+    songs = request.getfixturevalue(which).sample(3, bars=count, metre=metre, tempo=96, program=73)
+    assert len(songs) == 3
+    for song in songs:
+        assert song.metres == ((0.0, Metre.parse(metre)),) and song.tempi == ((0.0, 96),)
+        assert len(song.parts) == 1 and song.parts[0].program == 73
+        assert song.beats <= count * Metre.parse(metre).beats + 1e-9
+        assert len(bars(song)) <= count
+        notes = song.parts[0].notes
+        assert song.key == find_key(notes) if notes else "silence" in song.notices[-1]
+
+
+@pytest.mark.parametrize("which", ["pipeline", "plain"])
+@pytest.mark.parametrize("prior", ["fitted", "standard"])
+def test_a_song_hangs_on_its_seed_and_number_alone(
+    which: str, prior: str, request: pytest.FixtureRequest
+) -> None:
+    sample = request.getfixturevalue(which).sample
+    songs = sample(30, bars=4, seed=7, prior=prior)
+    assert songs == sample(30, bars=4, seed=7, prior=prior)
+    assert len({song.parts[0].notes for song in songs}) > 9
+    for n in (1, 2, 3, 9):
+        assert sample(n, bars=4, seed=7, prior=prior) == songs[:n]
+    others = sample(30, bars=4, seed=8, prior=prior)
+    assert sum(a == b for a, b in zip(songs, others, strict=True)) < 10
+
+
+def test_songs_past_a_batch_are_the_same_too(plain: Pipeline) -> None:
+    many = plain.sample(600, bars=2, seed=1)
+    assert many[:513] == plain.sample(513, bars=2, seed=1)
+    assert len({song.parts[0].notes for song in many}) > 200
+
+
+def test_the_fitted_prior_is_drawn_from(pipeline: Pipeline, plain: Pipeline) -> None:
+    z = pipeline._prior(4000, 2, 0, "fitted")
+    mixture, succession = pipeline.saved.mixture, pipeline.saved.succession
+    assert mixture is not None and succession is not None
+    mean = mixture.weights / mixture.weights.sum() @ mixture.means
+    # Standard errors: 0.5 / sqrt(4000), of which 0.1 is twelve, and of which component is drawn.
+    spread = (mixture.means[0] - mixture.means[1]).abs() * (3 / 16 / 4000) ** 0.5
+    assert ((z[:, 0].mean(0) - mean).abs() < 0.1 + 6 * spread).all()
+    expected = z[:, 0] @ succession.matrix.T + succession.bias
+    assert ((z[:, 1] - expected).mean(0).abs() < 0.1).all()
+    for one in (plain._prior(4000, 3, 0, "fitted"), pipeline._prior(4000, 3, 0, "standard")):
+        # N(0, I): chi-square of 16 degrees, standard error 5.7 / sqrt(4000); 0.6 is six, slerp's bias in it.
+        norms = one.square().sum(-1).mean(0)
+        assert (norms - 16).abs().max() < 0.6
+        assert torch.nn.functional.cosine_similarity(one[:, 0], one[:, 1], dim=-1).mean() > 0.6
+
+
+@pytest.mark.parametrize("key", ["D", "Bbm", "F# major", "C"])
+def test_samples_come_in_the_key(pipeline: Pipeline, key: str) -> None:
+    wanted = Key.parse(key)
+    for song, free in zip(pipeline.sample(6, key=key, seed=3), pipeline.sample(6, seed=3), strict=True):
+        assert song.key is not None and song.key.tonic == wanted.tonic
+        assert song.key == find_key(song.parts[0].notes)
+        assert any("asked for" in notice for notice in song.notices) == (song.key.mode != wanted.mode)
+        moves = {b.pitch - a.pitch for a, b in zip(free.parts[0].notes, song.parts[0].notes, strict=True)}
+        assert len(moves) == 1 and -6 <= moves.pop() <= 5
+
+
+def test_a_metre_never_heard_is_noticed(pipeline: Pipeline, plain: Pipeline) -> None:
+    assert "the model was trained on no music in 7/8" in pipeline.sample(1, metre="7/8")[0].notices
+    assert not any("trained" in notice for notice in pipeline.sample(1, metre="6/8")[0].notices)
+    assert not any("trained" in notice for notice in plain.sample(1, metre="7/8")[0].notices)
+    odd = replace(jig, metres=((0.0, Metre(3, 4)),))
+    assert "the model was trained on no music in 3/4" in pipeline.reconstruct(odd).notices
+
+
+def test_greedy_samples_ignore_the_noise_of_symbols(pipeline: Pipeline) -> None:
+    z = torch.zeros(3, SMALL.latent)
+    one, *others = pipeline.decode(z, "6/8")
+    assert one.metre == SIX and others == [one, one]
+
+
+# Reconstructions
+
+
+@pytest.mark.parametrize("song", [joy, jig, gap, upbeat, mixed], ids=["joy", "jig", "gap", "upbeat", "mixed"])
+def test_a_song_known_by_heart_comes_back(pipeline: Pipeline, song: Song) -> None:
+    found = pipeline.reconstruct(song)
+    assert line(found) == line(song)
+    assert replace(found, parts=song.parts, notices=()) == song  # metres, pickup, tempo map, key, title
+    assert bars(found) == bars(song)
+
+
+@pytest.mark.parametrize("which", ["pipeline", "plain"])
+def test_other_tracks_are_the_same_objects(which: str, request: pytest.FixtureRequest) -> None:
+    found = request.getfixturevalue(which).reconstruct(joy)
+    assert found.parts[0] is joy.parts[0] and found.parts[2] is joy.parts[2]
+    assert (found.parts[1].name, found.parts[1].program) == ("Melody", 73)
+
+
+def test_the_track_can_be_chosen(pipeline: Pipeline) -> None:
+    found = pipeline.reconstruct(joy, "guitar")
+    assert found.parts[1] is joy.parts[1] and found.parts[0].notes != CHORDS
+    assert "16 of 24 notes lie below the melody and were left out" in found.notices
+    assert found == pipeline.reconstruct(joy, 1)
+    with pytest.raises(SeqvaeError, match="drums"):
+        pipeline.reconstruct(joy, "kit")
+
+
+def test_silence_stays_silent(plain: Pipeline) -> None:
+    encoding = plain.encode(gap)
+    empty = [i for i, window in enumerate(encoding.windows) if not window.phrase.notes]
+    assert empty == [1, 2] and not encoding.means[empty].any() and encoding.means[[0, 3]].any(1).all()
+    for song in (plain.reconstruct(gap), *plain.vary(gap, 0.8, 3)):
+        assert not any(8 <= note.onset < 8 + rest for note in song.parts[0].notes)
+
+
+def test_a_pickup_is_kept(pipeline: Pipeline) -> None:
+    encoding = pipeline.encode(upbeat)
+    assert encoding.windows[0].onset == -3.0 and encoding.windows[1].onset == 5.0
+    assert pipeline.reconstruct(upbeat).parts[0].notes[0].onset == 0.0
+
+
+def test_what_spelling_loses_is_said(pipeline: Pipeline) -> None:
+    notes = (*JOY[:8], Note(8.01, 1.0, 120), Note(10.0, 40.0, 10))
+    notices = " | ".join(pipeline.reconstruct(Song((Part(notes),))).notices)
+    for words in ("2 pitches outside 21 to 108", "1 of 10 onsets were moved", "1 notes were shortened to 16"):
+        assert words in notices
+    assert all(21 <= n.pitch <= 108 for n in pipeline.reconstruct(Song((Part(notes),))).parts[0].notes)
+
+
+def test_files_and_pretty_midi_are_songs(pipeline: Pipeline, tmp_path: Path) -> None:
+    files.write(joy, tmp_path / "joy.mid")
+    one = pipeline.reconstruct(tmp_path / "joy.mid")
+    two = pipeline.reconstruct(str(tmp_path / "joy.mid"))
+    three = pipeline.reconstruct(files.to_pretty_midi(joy))
+    assert line(one) == line(two) == line(three) == line(joy)
+
+
+# Variations
+
+
+@pytest.mark.parametrize("which", ["pipeline", "plain"])
+@pytest.mark.parametrize("song", [joy, jig, gap, upbeat, mixed], ids=["joy", "jig", "gap", "upbeat", "mixed"])
+def test_no_variation_is_the_reconstruction(which: str, song: Song, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(which)
+    assert model.vary(song, 0.0, 3, seed=5) == [model.reconstruct(song)] * 3
+
+
+def test_full_variation_is_a_new_melody(pipeline: Pipeline) -> None:
+    other = Song((Part(tune(tuple((60 + i % 5, 1.0) for i in range(32)), start=0.0)),))
+    full = pipeline.vary(joy, 1.0, 4, seed=2)
+    assert [line(song) for song in full] == [line(song) for song in pipeline.vary(other, 1.0, 4, seed=2)]
+    assert all(line(song) != line(joy) for song in full)
+
+
+def test_variations_hang_on_their_seed_and_number_alone(pipeline: Pipeline) -> None:
+    found = pipeline.vary(joy, 0.6, 9, seed=4, temperature=0.8)
+    assert found[:2] == pipeline.vary(joy, 0.6, 2, seed=4, temperature=0.8)
+    assert found != pipeline.vary(joy, 0.6, 9, seed=5, temperature=0.8)
+    assert all(song.parts[0] is joy.parts[0] for song in found)
+
+
+def test_larger_amounts_go_further(pipeline: Pipeline) -> None:
+    def kept(amount: float) -> float:
+        songs = pipeline.vary(joy, amount, 16, seed=1)
+        return float(np.mean([len(set(line(song)) & set(line(joy))) for song in songs]))
+
+    assert kept(0.0) == len(JOY) >= kept(0.3) > kept(0.9)
+
+
+# From one song to another
+
+
+@pytest.mark.parametrize("which", ["pipeline", "plain"])
+@pytest.mark.parametrize("fit", ["loop", "stretch"])
+@pytest.mark.parametrize(("a", "b"), [(joy, jig), (jig, joy), (upbeat, gap), (mixed, upbeat)])
+def test_the_ends_are_the_reconstructions(
+    which: str, fit: str, a: Song, b: Song, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(which)
+    found = model.interpolate(a, b, 4, fit=fit, temperature=0.5)
+    assert len(found.songs) == 4
+    assert found.songs[0] == model.reconstruct(a) and found.songs[-1] == model.reconstruct(b)
+    assert found == model.interpolate(a, b, 4, fit=fit, temperature=0.5)
+    assert model.interpolate(a, b, 2).songs == [found.songs[0], found.songs[-1]]
+
+
+@pytest.mark.parametrize(("a", "b"), [(joy, jig), (jig, joy)])
+def test_six_eight_meets_four_four_bar_by_bar(pipeline: Pipeline, a: Song, b: Song) -> None:
+    found = pipeline.interpolate(a, b, 5)
+    one, other = a.metres[0][1], b.metres[0][1]
+    assert [song.metres for song in found.songs[1:-1]] == [((0.0, metre),) for metre in (one, other, other)]
+    assert all(song.beats <= 8 * song.metres[0][1].beats + 16 for song in found.songs)
+    # Four windows of two bars, of which the first two stand before the middle.
+    assert found.journey.metres == ((0.0, one), (4 * one.beats, other))
+    assert any(f"{one} meets {other} bar by bar" in notice for notice in found.notices)
+    assert any("looped from 2 windows to the other's 4" in notice for notice in found.notices)
+
+
+def test_one_metre_and_length_need_no_notice(pipeline: Pipeline) -> None:
+    assert pipeline.interpolate(jig, replace(jig, title="Same"), 3).notices == ()
+
+
+def test_tempo_and_programme_move(morph: Morph) -> None:
+    mean = 60 * joy.beats / seconds(joy, joy.beats)
+    assert 80 < mean < 100
+    for t, song in zip((0.25, 0.5, 0.75), morph.songs[1:-1], strict=True):
+        assert song.tempi[0][1] == pytest.approx(math.exp((1 - t) * math.log(mean) + t * math.log(160)))
+    assert [song.parts[0].program for song in morph.songs[1:-1]] == [73, 40, 40]
+    assert [part.program for part in morph.journey.parts] == [73, 40]
+    tempi = [tempo for _, tempo in morph.journey.tempi]
+    assert tempi == sorted(tempi) and tempi[0] == mean and tempi[-1] == pytest.approx(160)
+    assert any("other tracks (2 and 0)" in notice for notice in morph.notices)
+    assert any("mean tempo" in notice for notice in morph.notices)
+
+
+def test_the_journey_begins_as_one_and_ends_as_the_other(pipeline: Pipeline, morph: Morph) -> None:
+    notes = [note for part in morph.journey.parts for note in part.notes]
+    assert notes == sorted(notes)
+    assert [n for n in notes if n.onset < 8] == [n for n in JOY if n.onset < 8]
+    last = 8 + 8 + 6  # beats: two windows of 4/4, one of 6/8
+    expected = [n for n in JIG if n.onset >= 6]
+    assert [n for n in notes if n.onset >= last] == [n._replace(onset=n.onset - 6 + last) for n in expected]
+
+
+@pytest.mark.parametrize(("a", "b"), [(joy, jig), (jig, joy), (gap, upbeat), (joy, joy), (jig, jig)])
+def test_the_last_note_is_there(pipeline: Pipeline, a: Song, b: Song) -> None:
+    """MusicVAE lost it: its note sequences ended where the last note began."""
+    found = pipeline.interpolate(a, b, 5, fit="stretch")
+    for song, end in ((found.songs[0], a), (found.songs[-1], b), (found.journey, b)):
+        notes = sorted(note for part in song.parts for note in part.notes if not part.drums)
+        last, expected = notes[-1], melody(end)[1].notes[-1]
+        if song is not found.journey:
+            last = melody(song)[1].notes[-1]
+            assert last == expected
+        assert (last.pitch, last.duration) == (expected.pitch, expected.duration)
+
+
+def test_a_journey_between_single_windows_has_both(pipeline: Pipeline) -> None:
+    one = Song((Part(JOY[:8], program=5),))
+    two = Song((Part(tune(((67, 0.5), (71, 0.5), (74, 0.5), (79, 0.5)) * 3)),), ((0.0, SIX),))
+    journey = pipeline.interpolate(one, two, 3).journey
+    assert len(bars(journey)) == 4 and journey.metres == ((0.0, FOUR), (8.0, SIX))
+    assert line(Song(journey.parts[:1])) == line(one)
+
+
+def test_how_the_shorter_song_is_made_to_fit(pipeline: Pipeline) -> None:
+    ends = pipeline.encode(jig), pipeline.encode(joy)  # 2 and 4 windows
+    for length, fit, expected in (
+        (4, "loop", [0, 1, 0, 1]),
+        (4, "stretch", [0, 0, 1, 1]),
+        (5, "stretch", [0, 0, 0, 1, 1]),
+    ):
+        found = cells(ends, length, fit, [0.5] * length)
+        assert [cell.places[0] for cell in found] == expected
+    assert [cell.places[1] for cell in cells(ends, 4, "stretch", [0.5] * 4)] == [0, 1, 2, 3]
+
+
+def test_silence_on_the_way(pipeline: Pipeline) -> None:
+    """Windows 1 and 2 of the one are silent, 2 and 3 of the other."""
+    sparse = Song((Part((*JOY[:15], Note(32.0, 4.0, 62, VELOCITY))),))
+    found = pipeline.interpolate(gap, sparse, 3)
+    for song in (found.songs[1], found.journey):
+        assert not any(16 <= note.onset < 24 for note in song.parts[0].notes)  # both
+    second = [n for n in found.songs[1].parts[0].notes if 8 <= n.onset < 16]
+    expected = [n for n in pipeline.reconstruct(sparse).parts[0].notes if 8 <= n.onset < 16]
+    assert second == expected != []  # one: the other's z
+
+
+def test_a_pickup_on_the_way(pipeline: Pipeline) -> None:
+    found = pipeline.interpolate(upbeat, upbeat, 3)
+    assert [song.pickup for song in (*found.songs, found.journey)] == [1.0] * 4
+    assert line(found.songs[1]) == line(found.journey) == line(upbeat)
+
+
+# Bad arguments
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda p: p.sample(0),
+        lambda p: p.sample(1, bars=0),
+        lambda p: p.sample(1, metre="4/5"),
+        lambda p: p.sample(1, metre="12/4"),
+        lambda p: p.sample(1, key="H"),
+        lambda p: p.sample(1, tempo=0),
+        lambda p: p.sample(1, tempo=math.nan),
+        lambda p: p.sample(1, program=128),
+        lambda p: p.sample(1, temperature=-1),
+        lambda p: p.sample(1, temperature=math.nan),
+        lambda p: p.sample(1, temperature=1e-30),
+        lambda p: p.sample(1, top_k=-1),
+        lambda p: p.sample(1, top_p=0),
+        lambda p: p.sample(1, seed=-1),
+        lambda p: p.sample(1, prior="flat"),
+        lambda p: p.vary(joy, 1.1),
+        lambda p: p.vary(joy, math.nan),
+        lambda p: p.vary(joy, n=0),
+        lambda p: p.interpolate(joy, jig, 1),
+        lambda p: p.interpolate(joy, jig, fit="cut"),
+        lambda p: p.reconstruct(Song(())),
+        lambda p: p.reconstruct(Song(joy.parts[2:])),
+        lambda p: p.reconstruct(replace(joy, metres=((0.0, Metre(12, 4)),))),
+        lambda p: p.reconstruct("no such file.mid"),
+        lambda p: p.reconstruct(joy, "tuba"),
+        lambda p: Pipeline(p.saved, "abacus"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(pipeline: Pipeline, call) -> None:
+    with pytest.raises(SeqvaeError) as fault:
+        call(pipeline)
+    assert "\n" not in str(fault.value) and 10 < len(str(fault.value)) < 300
+
+
+def test_models_are_found(learned: Saved, pipeline: Pipeline, tmp_path: Path) -> None:
+    save_model(tmp_path / "run" / "best", learned)
+    for folder in (tmp_path / "run", tmp_path / "run" / "best"):
+        assert find_model(folder) == tmp_path / "run" / "best"
+        assert Pipeline.from_pretrained(str(folder)).sample(2) == pipeline.sample(2)
+    for name in ("nothing like it", tmp_path, "a\0b", "x" * 5000):
+        with pytest.raises(SeqvaeError, match="embedded"):
+            Pipeline.from_pretrained(name)
