@@ -1,8 +1,7 @@
 """Models and training states on disk: safetensors and JSON, nothing pickled.
 
-A model folder holds model.safetensors (weights, and the fitted prior under ``prior.*``) and config.json (codec, sizes,
-the recipe it was trained with, its figures, and the weights' SHA-256).
-"""
+A model folder holds model.safetensors (weights, and the fitted prior under ``prior.*``) and config.json
+(codec, sizes, the recipe it was trained with, its figures, and the weights' SHA-256). """
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ class Saved:
         """Raises `SeqvaeError` where a corpus is spelt otherwise than this model spells."""
         if codec.config() != self.codec.config():
             raise SeqvaeError(
-                f"this model spells {self.codec.config()} and the corpus {codec.config()}; prepare the corpus to match"
+                f"this model spells {self.codec.config()} and the corpus {codec.config()}; prepare one to match"
             )
 
 
@@ -74,7 +73,8 @@ def build_model(codec: Codec, size: Size) -> SequenceVAE:
 
 
 def save_model(folder: Path, saved: Saved, *, half: bool = False) -> None:
-    """Writes the folder; half stores every tensor in float16. The config, written last, names the weights' hash."""
+    """Writes the folder; half stores every tensor in float16. The config, written last, names the weights'
+    hash."""
     tensors = dict(saved.model.state_dict())
     for name, fitted in (("mixture", saved.mixture), ("succession", saved.succession)):
         if fitted is not None:
@@ -100,7 +100,7 @@ def load_model(folder: Path) -> Saved:
     except OSError as fault:
         raise SeqvaeError(f"the model {folder} has no readable model.safetensors: {fault.strerror}") from None
     if hashlib.sha256(data).hexdigest() != config.get("sha256"):
-        raise SeqvaeError(f"{folder}/model.safetensors is not the file its config.json describes; fetch it again")
+        raise SeqvaeError(f"{folder}/model.safetensors is not what its config.json describes; fetch it again")
     tensors = parse_tensors(data, folder / "model.safetensors")
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
         raise SeqvaeError(f"the model {folder} holds weights that are not finite numbers; train it again")
@@ -134,7 +134,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         raise SeqvaeError(f"the config.json of {folder} cannot be read") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise SeqvaeError(f"the config.json of {folder} is of no model that this version reads (format {FORMAT})")
+        raise SeqvaeError(f"the config.json of {folder} is of no model this version reads (format {FORMAT})")
     return config
 
 
@@ -149,7 +149,8 @@ def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
 def save_state(
     path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
 ) -> None:
-    """A training's whole state in a file: weights, Adam's moments by parameter name, and ``progress`` as JSON."""
+    """A training's whole state in a file: weights, Adam's moments by parameter name, and ``progress`` as
+    JSON."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
@@ -158,7 +159,8 @@ def save_state(
 
 
 def load_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restores what `save_state` wrote, in place; returns the progress. Raises `SeqvaeError` for a damaged file."""
+    """Restores what `save_state` wrote, in place; returns the progress. Raises `SeqvaeError` for a damaged
+    file."""
     try:
         data = path.read_bytes()
     except OSError as fault:

@@ -1,10 +1,9 @@
 """Free running: the decoder one step at a time, and the strategies that choose its symbols.
 
-The step is written by hand: token tables, z and conditions are multiplied by the input weights beforehand, so a step
-costs the recurrent product and the heads. Randomness is one uniform a (seed, row, step, stream), turned into a symbol
-by the inverse of the cumulative distribution; batches are padded to 8 rows at least. So a row's result depends on its
-own z, condition, seed and number alone, never on its batch-mates.
-"""
+The step is written by hand: token tables, z and conditions are multiplied by the input weights beforehand, so
+a step costs the recurrent product and the heads. Randomness is one uniform a (seed, row, step, stream),
+turned into a symbol by the inverse of the cumulative distribution; batches are padded to 8 rows at least. So
+a row's result depends on its own z, condition, seed and number alone, never on its batch-mates. """
 
 from __future__ import annotations
 
@@ -57,12 +56,13 @@ def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> Tensor:
         drop = ordered.cumsum(-1) - ordered >= how.top_p  # keeps the first symbol that reaches top_p
         logits.masked_fill_(torch.zeros_like(drop).scatter_(1, place, drop), -torch.inf)
     mass = logits.softmax(-1).cumsum(-1)
-    point = uniform[:, None] * mass[:, -1:]  # the last may fall short of 1, and what lies past it is no symbol
+    point = uniform[:, None] * mass[:, -1:]  # the last may fall short of 1, and past it is no symbol
     return torch.searchsorted(mass, point, right=True)[:, 0].clamp_(max=logits.shape[1] - 1)
 
 
 class Stepper:
-    """A model's decoder with everything multiplied out that does not depend on the state. Float32, no gradients."""
+    """A model's decoder with everything multiplied out that does not depend on the state. Float32, no
+    gradients."""
 
     @torch.inference_mode()
     def __init__(self, model: SequenceVAE) -> None:
@@ -72,25 +72,31 @@ class Stepper:
         weight = lstm.weight_ih_l0.detach().float()[order]  # (4H, E + Z + C), gates in the order i f o g
         embedded, self.known = weight.split([decoder.steps.width, weight.shape[1] - decoder.steps.width], 1)
         tables, start = [], 0
-        for rows in decoder.steps.tables:
-            tables.append(rows.weight.float() @ embedded[:, start : start + rows.embedding_dim].T)
-            start += rows.embedding_dim
+        for rows in decoder.steps.tables.parameters():
+            tables.append(rows.float() @ embedded[:, start : start + rows.shape[1]].T)
+            start += rows.shape[1]
         self.table = torch.cat(tables)  # (sum of sizes + 2, 4H)
         sizes = torch.tensor([len(rows) for rows in tables])
         self.offsets = sizes.cumsum(0) - sizes
         self.bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().float()[order]
-        self.recurrent = lstm.weight_hh_l0.detach().float()[order].T  # (H, 4H) a view: a product with few rows is faster so
+        # (H, 4H), a view: a product with few rows is faster so
+        self.recurrent = lstm.weight_hh_l0.detach().float()[order].T
         heads = decoder.heads
         self.project = heads.project.weight.detach().float().T  # (H, K * width)
-        self.scores = [(s.weight.detach().float().T, s.bias.detach().float()) for s in heads.scores]
+        layers = [[weight.detach().float() for weight in layer.parameters()] for layer in heads.scores]
+        self.scores = [(weight.T, bias) for weight, bias in layers]
         before = torch.tensor([stream.size for stream in self.streams])
         self.places = before.cumsum(0) - before  # where each stream's rows begin in the tables of `earlier`
-        self.earlier = [torch.cat([e.weight.detach().float() for e in rows]) for rows in heads.earlier if len(rows)]
+        self.earlier = [
+            torch.cat([rows.detach().float() for rows in tables.parameters()])
+            for tables in list(heads.earlier)[1:]  # nothing is earlier than stream 0
+        ]
         self.symbols = torch.arange(self.streams[0].size)
 
     @torch.inference_mode()
     def start(self, z: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """z (B, Z), conditions (B, C) -> h, c (B, H), the constant shares of gates (B, 4H) and heads (B, K * width)."""
+        """z (B, Z), conditions (B, C) -> h, c (B, H), the constant shares of gates (B, 4H) and heads (B, K *
+        width)."""
         known = torch.cat((z, self.model.conditions(conditions)), -1)
         h, c = self.model.decoder.first(known).tanh().chunk(2, -1)
         heads = self.model.decoder.heads
@@ -99,7 +105,8 @@ class Stepper:
 
     @torch.inference_mode()
     def advance(self, state: tuple[Tensor, Tensor, Tensor, Tensor], previous: Tensor) -> Tensor:
-        """One LSTM step, h and c in place; previous (B, K) symbols; returns the heads' hidden layer (B, K * width)."""
+        """One LSTM step, h and c in place; previous (B, K) symbols; returns the heads' hidden layer (B, K *
+        width)."""
         h, c, constant, told = state
         width = h.shape[1]
         gates = embedding_bag(previous + self.offsets, self.table, mode="sum")
@@ -114,11 +121,14 @@ class Stepper:
 
     @torch.inference_mode()
     def select(self, hidden: Tensor, last: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
-        """The step's symbols (B, K), stream by stream; last (B,) stream 0 of the step before; uniforms (K, B)."""
+        """The step's symbols (B, K), stream by stream; last (B,) stream 0 of the step before; uniforms (K,
+        B)."""
         chosen = torch.empty(len(hidden), len(self.streams), dtype=torch.int64)
-        for k, (layer, (weight, bias)) in enumerate(zip(hidden.chunk(len(self.streams), 1), self.scores, strict=True)):
+        layers = hidden.chunk(len(self.streams), 1)
+        for k, (layer, (weight, bias)) in enumerate(zip(layers, self.scores, strict=True)):
             if k:
-                layer = layer.add_(embedding_bag(chosen[:, :k] + self.places[:k], self.earlier[k - 1], mode="sum"))
+                rows = chosen[:, :k] + self.places[:k]
+                layer = layer.add_(embedding_bag(rows, self.earlier[k - 1], mode="sum"))
             logits = torch.addmm(bias, layer.relu_(), weight)
             if k == 0 and self.streams[0].kind == "increasing":
                 logits.masked_fill_(self.symbols <= last[:, None], -1e4)
@@ -127,7 +137,8 @@ class Stepper:
 
     @torch.inference_mode()
     def run(self, z: Tensor, conditions: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
-        """Decode a batch of one size: z (B, Z), conditions (B, C), uniforms (B, T, K) -> symbols (B, <= T, K)."""
+        """Decode a batch of one size: z (B, Z), conditions (B, C), uniforms (B, T, K) -> symbols (B, <= T,
+        K)."""
         rows, most, _ = uniforms.shape
         end = self.streams[0].size - 1
         state = self.start(z, conditions)
@@ -146,16 +157,18 @@ class Stepper:
 
 
 def uniforms(seeds: Sequence[tuple[int, int]], steps: int, streams: int) -> Tensor:
-    """(B, steps, streams) in [0, 1), each row a counter-based stream of its own (seed, row) (Salmon et al. 2011)."""
-    rows = [np.random.Generator(np.random.Philox(key=seed)).random((steps, streams), np.float32) for seed in seeds]
-    return torch.from_numpy(np.stack(rows))
+    """(B, steps, streams) in [0, 1), each row a counter-based stream of its own (seed, row) (Salmon et al.
+    2011)."""
+    draws = [np.random.Generator(np.random.Philox(key=seed)) for seed in seeds]
+    return torch.from_numpy(np.stack([draw.random((steps, streams), np.float32) for draw in draws]))
 
 
 @torch.inference_mode()
 def decode(
     stepper: Stepper, z: Tensor, conditions: Tensor, how: Sampling, *, seed: int = 0, most_steps: int = 200
 ) -> list[np.ndarray]:
-    """Free-run every row: z (B, Z), conditions (B, C) -> B arrays (T, K) int64 up to and with END, or most_steps long."""
+    """Free-run every row: z (B, Z), conditions (B, C) -> B arrays (T, K) int64 up to and with END, or
+    most_steps long."""
     end = stepper.streams[0].size - 1
     out: list[np.ndarray] = []
     for first in range(0, len(z), MOST_ROWS):
@@ -167,7 +180,8 @@ def decode(
         if how.temperature == 0:
             noise = torch.zeros(len(part), most_steps, len(stepper.streams))
         else:
-            noise = uniforms([(seed, first + row) for row in range(len(part))], most_steps, len(stepper.streams))
+            seeds = [(seed, first + row) for row in range(len(part))]
+            noise = uniforms(seeds, most_steps, len(stepper.streams))
         for row in stepper.run(part, told, noise, how)[:count].numpy():
             stops = np.flatnonzero(row[:, 0] == end)
             out.append(row[: stops[0] + 1] if len(stops) else row)

@@ -2,7 +2,7 @@
 
 Conventions: the content of a file says what it is, not its name. Times become quarter-note beats; repeats
 are played; pitches stay as they are written. What reading drops or assumes is a sentence in Song.notices.
-Every fault of a file is a SeqvaeError of one sentence that names it; nothing else is raised, whatever the bytes.
+Every fault of a file is a SeqvaeError of one sentence that names it; no bytes make anything else be raised.
 """
 
 import contextlib
@@ -206,7 +206,7 @@ def _kind(data: bytes) -> str:
 
 def _abc(tune: tunes.Tune, notices: tuple[str, ...] = ()) -> Song:
     """A tune as abc2midi plays it."""
-    # symusic.Score.from_abc runs the same program, but leaves its errors on the terminal and may wait forever.
+    # symusic.Score.from_abc runs the same program, but leaves its errors on the terminal, its hangs to us.
     parts = []
     for name, text in tune.voices:
         with tempfile.TemporaryDirectory() as folder:
@@ -327,7 +327,7 @@ def _sane(song: Song) -> Song:
         raise SeqvaeError("it holds no notes")
     hours = (np.diff([*song.clock[0], max(song.beats, song.clock[0][-1])]) * song.clock[2]).sum() / 3600
     if song.beats > MOST_BEATS or hours > MOST_HOURS:
-        raise SeqvaeError(f"it lasts {song.beats:.0f} beats or {hours:.1f} hours, so cut a piece out of it first")
+        raise SeqvaeError(f"it lasts {song.beats:.0f} beats or {hours:.1f} hours, so cut a piece out first")
     return song
 
 

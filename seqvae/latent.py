@@ -15,7 +15,8 @@ from seqvae.objective import Posterior
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Spherical interpolation (..., Z) at t in 0..1 (White 2016): the angle and, linearly, the norm move from a to b.
+    """Spherical interpolation (..., Z) at t in 0..1 (White 2016): the angle and, linearly, the norm move from
+    a to b.
 
     Equal, opposite or vanishing ends fall back to the straight line. t = 0 and t = 1 give a and b themselves.
     """
@@ -56,7 +57,8 @@ class Divergences(NamedTuple):
 
 
 def divergences(posterior: Posterior, noise: Tensor) -> Divergences:
-    """KL = MI + KL(aggregate || prior) (Hoffman & Johnson 2016); MI by one sample an example, noise (N, Z)."""
+    """KL = MI + KL(aggregate || prior) (Hoffman & Johnson 2016); MI by one sample an example, noise (N,
+    Z)."""
     z = posterior.sample(noise)
     own = -0.5 * (posterior.logvar + noise.square() + math.log(2 * math.pi)).sum(1)
     mi = (own - aggregate_log_density(z, posterior)).mean()
@@ -91,7 +93,8 @@ class Succession(NamedTuple):
 
 
 def fit_succession(z: Tensor, after: Tensor, ridge: float = 1.0) -> Succession:
-    """Least squares from z (M, Z) to the windows that followed, after (M, Z); the residual's covariance is the noise."""
+    """Least squares from z (M, Z) to the windows that followed, after (M, Z); the residual's covariance is
+    the noise."""
     mean, mean_after = z.double().mean(0), after.double().mean(0)
     x, y = z.double() - mean, after.double() - mean_after
     eye = torch.eye(x.shape[1], dtype=torch.float64)

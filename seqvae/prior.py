@@ -1,4 +1,5 @@
-"""The prior people sample from: a mixture fitted to the aggregate posterior when N(0, I) would be the wrong place."""
+"""The prior people sample from: a mixture fitted to the aggregate posterior when N(0, I) would be the wrong
+place."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -11,6 +12,8 @@ from seqvae.objective import SCHEDULES, Elbo
 from seqvae.song import SeqvaeError
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+# Settings that may be 0:
+ZERO = {"word_dropout", "patience", "seed", "beta", "warmup", "cycle", "free_bits", "capacity"}
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,9 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """Every setting by its name, flat."""
     flat = asdict(recipe)
+    size, objective = flat.pop("size"), flat.pop("objective")
     del flat["about"]
-    return {**flat, **flat.pop("size"), **flat.pop("objective")}
+    return flat | size | objective
 
 
 def parse(name: str, text: str, now: object) -> Any:
@@ -96,9 +100,15 @@ def check(recipe: Recipe) -> Recipe:
         raise SeqvaeError(f"precision cannot be {recipe.precision!r}; known: {', '.join(PRECISIONS)}")
     if recipe.objective.anneal not in SCHEDULES:
         raise SeqvaeError(f"anneal cannot be {recipe.objective.anneal!r}; known: {', '.join(SCHEDULES)}")
-    for name in ("batch_size", "steps", "learning_rate", "rise", "clip", "evaluate_every", "save_every", "threads"):
-        if not getattr(recipe, name) > 0:
-            raise SeqvaeError(f"{name} must be greater than 0, not {getattr(recipe, name)}")
-    if not 0 <= recipe.word_dropout <= 1 or recipe.objective.beta < 0:
-        raise SeqvaeError("word_dropout lies in 0 .. 1 and beta is at least 0")
+    for name, value in settings_of(recipe).items():
+        if isinstance(value, str) or value is None:
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            if not (0 <= number < math.inf) or (number == 0 and name not in ZERO):
+                least = "at least" if name in ZERO else "greater than"
+                raise SeqvaeError(f"{name} must be {least} 0 and finite, not {number}")
+    if recipe.word_dropout > 1 or recipe.seed >= 2**32:
+        raise SeqvaeError("word_dropout is 1 at most, and a seed less than 2**32")
+    if recipe.objective.anneal == "cyclical" and not recipe.objective.warmup <= recipe.objective.cycle > 0:
+        raise SeqvaeError("anneal cyclical needs a cycle, of warmup steps or more")
     return recipe

@@ -1,7 +1,7 @@
 """Notation through music21: MusicXML (.musicxml, .mxl) and kern read, MusicXML written.
 
 files.py imports this module when it meets notation, because music21 takes half a second to import. Repeats
-are played and bar lines kept as in tunes.py; faults are clauses about "it", without the file's name, as there.
+are played and bar lines kept as in tunes.py; faults are clauses about "it", without the file's name, too.
 """
 
 import io

@@ -3,9 +3,9 @@
 abc2midi (symusic's ABC reader) performs: it steals time for grace notes, plays trills, rolls and fermatas,
 arpeggiates chords, accompanies chord names, swings hornpipes, and does not say where the bar lines fell. A
 training set wants the written notes and every bar line, so this module keeps notes, lengths, ties and keys,
-plays the repeats itself and leaves only the pitches to abc2midi. Lengths are exact fractions of a quarter-note
-beat. ABC standard 2.1 (abcnotation.com/wiki/abc:standard:v2.1) is followed. `order` and `metre_map` serve
-other scores too. A fault is a SeqvaeError whose message is a clause about "it"; the caller, who knows the
+plays the repeats itself and leaves only the pitches to abc2midi. Lengths are exact fractions of a beat. ABC
+standard 2.1 (abcnotation.com/wiki/abc:standard:v2.1) is followed. `order` and `metre_map` serve other scores
+too. A fault is a SeqvaeError whose message is a clause about "it"; the caller, who knows the
 file, puts its name before.
 """
 

@@ -241,7 +241,9 @@ def test_same_bytes_with_one_worker_or_two_and_again(
     for workers in (1, 0):
         told.clear()
         out = tmp_path / "out"
-        report = prepare(music, out, codec=NotesCodec(), workers=workers, valid=0.15, test=0.15, progress=tell)
+        report = prepare(
+            music, out, codec=NotesCodec(), workers=workers, valid=0.15, test=0.15, progress=tell
+        )
         assert contents(tmp_path / "out") == expected and report == made[0]
         assert told == sorted(told) and told[0] == ("reading", 0, report.files)
         assert told[-3:] == [("reading", report.files, report.files), ("writing", 0, 1), ("writing", 1, 1)]

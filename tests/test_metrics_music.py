@@ -5,7 +5,7 @@ import json
 import pytest
 
 from seqvae.metrics import music
-from seqvae.song import TICKS, Key, Metre, Note, Phrase, transpose
+from seqvae.song import TICKS, Key, Metre, Note, Phrase
 
 COMMON, JIG = Metre(4, 4), Metre(6, 8)
 

@@ -1,0 +1,131 @@
+"""Training speed as a ratio: `seqvae train`'s step against a bare nn.LSTM loop on the same batches and against its matrix products.
+
+    python benchmarks/training.py CORPUS
+
+One thread, float32, the `melody` recipe's sizes. The bare loop holds the same layers as nn.LSTM, nn.Linear and
+nn.Embedding with torch.optim.Adam and no framework around it. The limit is the step's matrix products alone: for
+each product of the forward pass the two of the backward pass as well. Medians of 7 interleaved rounds of 20 batches.
+Fill is the share of an epoch's batch cells that hold real tokens.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from seqvae.checkpoint import build_model
+from seqvae.corpus import Batch, Corpus
+from seqvae.likelihood import sequence_nll
+from seqvae.model import SequenceVAE
+from seqvae.networks import START
+from seqvae.recipes import RECIPES, Recipe
+from seqvae.train import Run
+
+ROUNDS, BATCHES = 7, 20
+
+
+def products(model: SequenceVAE, batch: Batch) -> list[tuple[int, int, int]]:
+    """(rows, in, out) of every matrix product of the forward pass on this batch."""
+    size, (rows, steps, _) = model.size, batch.steps.shape
+    embedded, told = sum(size.embedding), size.condition
+    known = size.latent + told
+    found = []
+    for _ in range(2):  # the encoder's directions
+        found += [(rows * steps, embedded + told, 4 * size.encoder)] + [(rows, size.encoder, 4 * size.encoder)] * steps
+    found += [(rows * steps, 2 * size.encoder, size.encoder)] + [(rows, 3 * size.encoder, size.latent)] * 2
+    found += [(rows, known, 2 * size.decoder), (rows, known, len(model.streams) * size.head)]
+    found += [(rows * steps, embedded + known, 4 * size.decoder)] + [(rows, size.decoder, 4 * size.decoder)] * steps
+    found += [(rows * steps, size.decoder, len(model.streams) * size.head)]
+    return found + [(rows * steps, size.head, stream.size) for stream in model.streams]
+
+
+def multiply(shapes: list[tuple[int, int, int]], room: dict[tuple[int, int, int], list[torch.Tensor]]) -> None:
+    """Forward, and both backward products, of every shape."""
+    for shape in shapes:
+        if shape not in room:
+            rows, before, after = shape
+            room[shape] = [torch.randn(rows, before), torch.randn(after, before), torch.randn(rows, after)]
+        x, weight, grad = room[shape]
+        torch.mm(x, weight.T)
+        torch.mm(grad, weight)
+        torch.mm(grad.T, x)
+
+
+def bare_step(model: SequenceVAE, optimizer: torch.optim.Optimizer, recipe: Recipe, batch: Batch) -> None:
+    """The same network as its layers, called by hand: no Fabric, no modules of ours, no schedule."""
+    steps, lengths, conditions = (torch.from_numpy(part) for part in batch)
+    encoder, decoder, place = model.encoder, model.decoder, torch.arange(steps.shape[1])
+    told = sum(rows(conditions[:, i]) for i, rows in enumerate(model.conditions.tables))
+    x = torch.cat([rows(steps[..., k]) for k, rows in enumerate(encoder.steps.tables)], -1)
+    x = torch.cat((x, told[:, None].expand(-1, x.shape[1], -1)), -1)
+    back = (lengths[:, None] - 1 - place).clamp(min=0)[..., None]
+    ahead, _ = encoder.forwards(x)
+    astern, _ = encoder.backwards(x.gather(1, back.expand(-1, -1, x.shape[2])))
+    last = (lengths - 1)[:, None, None].expand(-1, 1, ahead.shape[2])
+    both = torch.cat((ahead, astern.gather(1, back.expand(-1, -1, ahead.shape[2]))), -1)
+    mean = (encoder.pool(both).relu() * (place < lengths[:, None])[..., None]).sum(1) / lengths[:, None]
+    summary = torch.cat((ahead.gather(1, last)[:, 0], astern.gather(1, last)[:, 0], mean), -1)
+    mu, logvar = encoder.mean(summary), encoder.logvar(summary)
+    z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+    known = torch.cat((z, told), -1)
+    h, c = decoder.first(known).tanh().chunk(2, -1)
+    sizes = torch.tensor([stream.size for stream in model.streams])
+    shifted = torch.cat(((sizes + START).expand(len(steps), 1, -1), steps[:, :-1]), 1)
+    y = torch.cat([rows(shifted[..., k]) for k, rows in enumerate(decoder.steps.tables)], -1)
+    y = torch.cat((y, known[:, None].expand(-1, y.shape[1], -1)), -1)
+    state, _ = decoder.lstm(y, (h[None].contiguous(), c[None].contiguous()))
+    hidden = (decoder.heads.project(state) + decoder.heads.known(known)[:, None]).split(decoder.heads.width, -1)
+    logits = []
+    for k, score in enumerate(decoder.heads.scores):
+        layer = hidden[k]
+        for j, rows in enumerate(decoder.heads.earlier[k]):
+            layer = layer + rows(steps[..., j])
+        logits.append(score(layer.relu()))
+    before = torch.cat((steps.new_full((len(steps), 1), -1), steps[:, :-1, 0]), 1)
+    logits[0] = logits[0].masked_fill(torch.arange(sizes[0]) <= before[..., None], -1e4)
+    kl = 0.5 * (mu.square() + logvar.expm1() - logvar).sum(1)
+    loss = (sequence_nll(logits, steps, lengths) + recipe.objective.beta * kl).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    optimizer.step()
+
+
+def main() -> None:
+    corpus, recipe = Corpus.open(sys.argv[1]), replace(RECIPES["melody"], precision="32")
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(corpus, recipe, Path(folder), None)
+    bare = build_model(corpus.codec, recipe.size)
+    optimizer = torch.optim.Adam(bare.parameters(), recipe.learning_rate, betas=(0.9, 0.99))
+    room: dict[tuple[int, int, int], list[torch.Tensor]] = {}
+    source = run.batches()
+    took: dict[str, list[float]] = {"ours": [], "bare": [], "limit": []}
+    for _ in range(ROUNDS + 1):
+        batches = [next(source) for _ in range(BATCHES)]
+        jobs = {
+            "ours": lambda batch: run.update(batch),
+            "bare": lambda batch: bare_step(bare, optimizer, recipe, batch),
+            "limit": lambda batch: multiply(products(bare, batch), room),
+        }
+        times = dict.fromkeys(jobs, 0.0)
+        for batch in batches:  # interleaved batch by batch, so that a drifting clock hits all alike
+            for name, job in jobs.items():
+                start = time.perf_counter()
+                job(batch)
+                times[name] += time.perf_counter() - start
+        for name, value in times.items():
+            took[name].append(value)
+    ours, other, limit = (statistics.median(values[1:]) for values in took.values())
+    ratio = statistics.median(b / a for a, b in zip(took["ours"][1:], took["bare"][1:], strict=True))
+    print(f"ms a step: ours {ours / BATCHES * 1e3:.0f}, bare nn.LSTM {other / BATCHES * 1e3:.0f}, ", end="")
+    print(f"matrix products {limit / BATCHES * 1e3:.0f}")
+    print(f"of the limit {limit / ours:.2f}; of the bare loop's speed {ratio:.2f} (median of {ROUNDS} paired rounds)")
+    print(f"fill {corpus.fill('train', recipe.batch_size):.3f}")
+
+
+if __name__ == "__main__":
+    main()
