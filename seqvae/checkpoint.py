@@ -1,7 +1,8 @@
 """Models and training states on disk: safetensors and JSON, nothing pickled.
 
 A model folder holds model.safetensors (weights, and the fitted prior under ``prior.*``) and config.json
-(codec, sizes, the recipe it was trained with, its figures, and the weights' SHA-256). """
+(codec, sizes, the recipe it was trained with, its figures, and the weights' SHA-256).
+"""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from seqvae.model import SequenceVAE, Size
 from seqvae.song import SeqvaeError
 
 FORMAT = 1
+AHEAD = "config.json.next"  # the config of weights that are being written
 
 
 @dataclass
@@ -40,9 +42,8 @@ class Saved:
     def check_codec(self, codec: Codec) -> None:
         """Raises `SeqvaeError` where a corpus is spelt otherwise than this model spells."""
         if codec.config() != self.codec.config():
-            raise SeqvaeError(
-                f"this model spells {self.codec.config()} and the corpus {codec.config()}; prepare one to match"
-            )
+            ours, theirs = self.codec.config(), codec.config()
+            raise SeqvaeError(f"the model spells {ours} and the corpus {theirs}; prepare the corpus to match")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -73,8 +74,10 @@ def build_model(codec: Codec, size: Size) -> SequenceVAE:
 
 
 def save_model(folder: Path, saved: Saved, *, half: bool = False) -> None:
-    """Writes the folder; half stores every tensor in float16. The config, written last, names the weights'
-    hash."""
+    """Writes the folder; half stores tensors in float16. At every moment it is the old model or the new one.
+
+    The config names the weights' hash, so it goes ahead under another name until the weights are there.
+    """
     tensors = dict(saved.model.state_dict())
     for name, fitted in (("mixture", saved.mixture), ("succession", saved.succession)):
         if fitted is not None:
@@ -88,8 +91,9 @@ def save_model(folder: Path, saved: Saved, *, half: bool = False) -> None:
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     config = own | {key: value for key, value in saved.config.items() if key not in own}
+    write_atomic(folder / AHEAD, (json.dumps(config, indent=1) + "\n").encode())
     write_atomic(folder / "model.safetensors", data)
-    write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
+    os.replace(folder / AHEAD, folder / "config.json")
 
 
 def load_model(folder: Path) -> Saved:
@@ -99,7 +103,10 @@ def load_model(folder: Path) -> Saved:
         data = (folder / "model.safetensors").read_bytes()
     except OSError as fault:
         raise SeqvaeError(f"the model {folder} has no readable model.safetensors: {fault.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != config.get("sha256"):
+    found = hashlib.sha256(data).hexdigest()
+    if found != config.get("sha256") and (folder / AHEAD).exists():  # a save was killed between its files
+        config = read_config(folder, AHEAD)
+    if found != config.get("sha256"):
         raise SeqvaeError(f"{folder}/model.safetensors is not what its config.json describes; fetch it again")
     tensors = parse_tensors(data, folder / "model.safetensors")
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
@@ -125,10 +132,10 @@ def _fitted(kind: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     return kind(**found) if all(value is not None for value in found.values()) else None
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """A model's config.json. Raises `SeqvaeError` where there is none or it is of another format."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SeqvaeError(f"{folder} is no model: it has no config.json") from None
     except (OSError, ValueError, RecursionError):
@@ -149,8 +156,7 @@ def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
 def save_state(
     path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
 ) -> None:
-    """A training's whole state in a file: weights, Adam's moments by parameter name, and ``progress`` as
-    JSON."""
+    """A training's whole state in one file: weights, Adam's moments, and ``progress`` as JSON."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
@@ -159,8 +165,7 @@ def save_state(
 
 
 def load_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restores what `save_state` wrote, in place; returns the progress. Raises `SeqvaeError` for a damaged
-    file."""
+    """Restores in place what `save_state` wrote; returns the progress. `SeqvaeError` for a damaged file."""
     try:
         data = path.read_bytes()
     except OSError as fault:

@@ -235,7 +235,7 @@ def _write(out: Path, shards: list[Shard], rejects: list[tuple[str, str]], recip
 
 def _generic(text: str) -> str:
     """A sentence without what is quoted in it and without its numbers."""
-    return re.sub(r"\d+([.,:]\d+)*", "N", re.sub(r"""(?<!\w)(['"]).*?\1(?!\w)""", "…", text))
+    return re.sub(r"\b\d+([.,:]\d+)*\b", "N", re.sub(r"""(?<!\w)(['"]).*?\1(?!\w)""", "…", text))
 
 
 def _ranked(counts: Counter[str]) -> dict[str, int]:
@@ -308,7 +308,7 @@ def _about(folder: Path) -> dict[str, Any]:
         raise SeqvaeError(f"{folder} holds no corpus")
     try:
         about = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        strange = about["format"] != FORMAT
+        strange = about["format"] != FORMAT or not {"version", "codec", "bytes", "report"} <= about.keys()
     except (OSError, ValueError, KeyError, TypeError):
         strange = True
     if strange:

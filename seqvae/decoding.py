@@ -3,7 +3,8 @@
 The step is written by hand: token tables, z and conditions are multiplied by the input weights beforehand, so
 a step costs the recurrent product and the heads. Randomness is one uniform a (seed, row, step, stream),
 turned into a symbol by the inverse of the cumulative distribution; batches are padded to 8 rows at least. So
-a row's result depends on its own z, condition, seed and number alone, never on its batch-mates. """
+a row's result depends on its own z, condition, seed and number alone, never on its batch-mates.
+"""
 
 from __future__ import annotations
 
@@ -61,15 +62,15 @@ def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> Tensor:
 
 
 class Stepper:
-    """A model's decoder with everything multiplied out that does not depend on the state. Float32, no
-    gradients."""
+    """A model's decoder, all that the state does not change multiplied out. Float32, no gradients."""
 
     @torch.inference_mode()
     def __init__(self, model: SequenceVAE) -> None:
         decoder, lstm = model.decoder, model.decoder.lstm
         self.model, self.streams = model, model.streams
         order = torch.cat([torch.arange(lstm.hidden_size) + gate * lstm.hidden_size for gate in (0, 1, 3, 2)])
-        weight = lstm.weight_ih_l0.detach().float()[order]  # (4H, E + Z + C), gates in the order i f o g
+        # (4H, E + Z + C), gates in the order i f o g
+        weight = lstm.get_parameter("weight_ih_l0").detach().float()[order]
         embedded, self.known = weight.split([decoder.steps.width, weight.shape[1] - decoder.steps.width], 1)
         tables, start = [], 0
         for rows in decoder.steps.tables.parameters():
@@ -78,9 +79,10 @@ class Stepper:
         self.table = torch.cat(tables)  # (sum of sizes + 2, 4H)
         sizes = torch.tensor([len(rows) for rows in tables])
         self.offsets = sizes.cumsum(0) - sizes
-        self.bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().float()[order]
+        biases = lstm.get_parameter("bias_ih_l0") + lstm.get_parameter("bias_hh_l0")
+        self.bias = biases.detach().float()[order]
         # (H, 4H), a view: a product with few rows is faster so
-        self.recurrent = lstm.weight_hh_l0.detach().float()[order].T
+        self.recurrent = lstm.get_parameter("weight_hh_l0").detach().float()[order].T
         heads = decoder.heads
         self.project = heads.project.weight.detach().float().T  # (H, K * width)
         layers = [[weight.detach().float() for weight in layer.parameters()] for layer in heads.scores]
@@ -95,8 +97,7 @@ class Stepper:
 
     @torch.inference_mode()
     def start(self, z: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """z (B, Z), conditions (B, C) -> h, c (B, H), the constant shares of gates (B, 4H) and heads (B, K *
-        width)."""
+        """h, c (B, H) and the constant shares of gates (B, 4H) and heads (B, K * width); z (B, Z)."""
         known = torch.cat((z, self.model.conditions(conditions)), -1)
         h, c = self.model.decoder.first(known).tanh().chunk(2, -1)
         heads = self.model.decoder.heads
@@ -105,8 +106,7 @@ class Stepper:
 
     @torch.inference_mode()
     def advance(self, state: tuple[Tensor, Tensor, Tensor, Tensor], previous: Tensor) -> Tensor:
-        """One LSTM step, h and c in place; previous (B, K) symbols; returns the heads' hidden layer (B, K *
-        width)."""
+        """One LSTM step from the symbols (B, K), h and c in place; the heads' hidden layer (B, K * width)."""
         h, c, constant, told = state
         width = h.shape[1]
         gates = embedding_bag(previous + self.offsets, self.table, mode="sum")
@@ -121,8 +121,7 @@ class Stepper:
 
     @torch.inference_mode()
     def select(self, hidden: Tensor, last: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
-        """The step's symbols (B, K), stream by stream; last (B,) stream 0 of the step before; uniforms (K,
-        B)."""
+        """The step's symbols (B, K), stream by stream; last (B,) stream 0 before it; uniforms (K, B)."""
         chosen = torch.empty(len(hidden), len(self.streams), dtype=torch.int64)
         layers = hidden.chunk(len(self.streams), 1)
         for k, (layer, (weight, bias)) in enumerate(zip(layers, self.scores, strict=True)):
@@ -157,19 +156,27 @@ class Stepper:
 
 
 def uniforms(seeds: Sequence[tuple[int, int]], steps: int, streams: int) -> Tensor:
-    """(B, steps, streams) in [0, 1), each row a counter-based stream of its own (seed, row) (Salmon et al.
-    2011)."""
+    """(B, steps, streams) in [0, 1), each row a counter's own stream (seed, row) (Salmon et al. 2011)."""
     draws = [np.random.Generator(np.random.Philox(key=seed)) for seed in seeds]
     return torch.from_numpy(np.stack([draw.random((steps, streams), np.float32) for draw in draws]))
 
 
 @torch.inference_mode()
 def decode(
-    stepper: Stepper, z: Tensor, conditions: Tensor, how: Sampling, *, seed: int = 0, most_steps: int = 200
+    stepper: Stepper,
+    z: Tensor,
+    conditions: Tensor,
+    how: Sampling,
+    *,
+    seed: int = 0,
+    most_steps: int | None = None,
 ) -> list[np.ndarray]:
-    """Free-run every row: z (B, Z), conditions (B, C) -> B arrays (T, K) int64 up to and with END, or
-    most_steps long."""
+    """Free-run every row: z (B, Z), conditions (B, C) -> B arrays (T, K) int64 up to and with END.
+
+    A row without END stops at most_steps, else after as many as stream 0 has symbols: an increasing one ends.
+    """
     end = stepper.streams[0].size - 1
+    most_steps = most_steps or end + 1
     out: list[np.ndarray] = []
     for first in range(0, len(z), MOST_ROWS):
         part, told = z[first : first + MOST_ROWS], conditions[first : first + MOST_ROWS]

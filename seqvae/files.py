@@ -13,9 +13,10 @@ import os
 import re
 import subprocess
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from pretty_midi import PrettyMIDI
 
 MOST_BYTES = 64 << 20  # of a file; a larger one is no song
-MOST_NOTES = 200_000
 MOST_BEATS = 200_000
 MOST_HOURS = 24
-PATIENCE = 20.0  # seconds for one tune in abc2midi, which needs milliseconds
+BATCH = 64  # tunes that abc2midi plays at a time
+PATIENCE = 20.0  # seconds for them; it needs milliseconds
 RESOLUTION = 480  # ticks a quarter note in the MIDI files written here
 COLLECTIONS = ("oneills1850", "airdsAirs", "ryansMammoth")  # O'Neill 1850 (1903), Aird 1778-1801, Ryan 1883
 
@@ -49,7 +50,10 @@ def read(path: str | os.PathLike[str]) -> Song:
         if kind == "abc":
             book = list(tunes.split(_text(data)))
             more = (f"The first of {len(book)} tunes in the file was read.",) if len(book) > 1 else ()
-            return _abc(tunes.parse(book[0]), more)
+            song = _abc(book[:1], more)[0]
+            if isinstance(song, SeqvaeError):
+                raise song
+            return song
         return _midi(data) if kind == "midi" else _scores().read(data, kind)
 
 
@@ -69,14 +73,13 @@ def read_all(path: str | os.PathLike[str]) -> Iterator[tuple[str, Song | SeqvaeE
     except SeqvaeError as fault:
         yield path.name, fault
         return
-    for lines in tunes.split(_text(data)):
-        title = next((line[2:].strip() for line in lines if line.startswith("T:")), "")
-        name = f"{path.name}#X:{lines[0][2:].strip()} {title}".rstrip()
-        try:
-            with _naming(name):
-                yield name, _abc(tunes.parse(lines))
-        except SeqvaeError as fault:
-            yield name, fault
+    book = list(tunes.split(_text(data)))
+    for start in range(0, len(book), BATCH):
+        batch = book[start : start + BATCH]
+        for lines, song in zip(batch, _abc(batch), strict=True):
+            title = next((line[2:].strip() for line in lines if line.startswith("T:")), "")
+            name = f"{path.name}#X:{lines[0][2:].strip()} {title}".rstrip()
+            yield name, SeqvaeError(f"{name}: {song}") if isinstance(song, SeqvaeError) else song
 
 
 def folk(essen: bool = False) -> Iterator[tuple[str, Song | SeqvaeError]]:
@@ -180,6 +183,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _text(data: bytes) -> str:
+    data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -197,37 +201,78 @@ def _kind(data: bytes) -> str:
     text = data[:100_000].removeprefix(b"\xef\xbb\xbf").lstrip()
     if text[:5] in (b"<?xml", b"<!DOC", b"<scor"):
         return "musicxml"
-    if re.search(rb"(?m)^\*\*kern\b", text) or text[:3] == b"!!!":
+    if re.search(rb"(?:^|[\r\n])\*\*kern\b", text) or text[:3] == b"!!!":
         return "kern"
-    if re.search(rb"(?m)^X:", data):
+    if re.search(rb"(?:^|[\r\n])X:", data.removeprefix(b"\xef\xbb\xbf")):
         return "abc"
     raise SeqvaeError("it is no song that can be read, so give MIDI, ABC, MusicXML (.musicxml, .mxl) or kern")
 
 
-def _abc(tune: tunes.Tune, notices: tuple[str, ...] = ()) -> Song:
-    """A tune as abc2midi plays it."""
-    # symusic.Score.from_abc runs the same program, but leaves its errors on the terminal, its hangs to us.
-    parts = []
-    for name, text in tune.voices:
-        with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder, "tune.mid")
-            command = [os.environ["SYMUSIC_ABC2MIDI"], "stdin", "-quiet", "-o", str(made)]  # set by symusic
+def _abc(book: Sequence[Sequence[str]], notices: tuple[str, ...] = ()) -> list[Song | SeqvaeError]:
+    """The tunes of a book, given as their lines: each a Song, or the fault that makes it none."""
+    found: list[tunes.Tune | SeqvaeError] = []
+    for lines in book:
+        try:
+            found.append(tunes.parse(lines))
+        except SeqvaeError as fault:
+            found.append(fault)
+    texts = [text for tune in found if isinstance(tune, tunes.Tune) for _, text in tune.voices]
+    played = iter(_played(texts))
+    songs: list[Song | SeqvaeError] = []
+    for tune in found:
+        if isinstance(tune, tunes.Tune):
+            voices = [(name, next(played)) for name, _ in tune.voices]
             try:
-                done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=PATIENCE)
-            except subprocess.TimeoutExpired:
-                raise SeqvaeError(f"abc2midi did not finish it within {PATIENCE:.0f} s") from None
-            said = (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()
-            wrong = [line.strip() for line in said if line.startswith("Error")]
-            if wrong or not made.exists():
-                raise SeqvaeError(f"abc2midi says {(wrong or ['nothing'])[0]!r}")
-            score: Any = symusic.Score.from_midi(made.read_bytes())
-        # abc2midi begins every note a tick late and ends it in time; it also makes up velocities.
-        notes = sorted(note for track in score.tracks for note in _notes(track, score.tpq, late=1))
-        if notes:
-            parts.append(Part(tuple(note._replace(velocity=80) for note in notes), name))
-    return _sane(
-        Song(tuple(parts), tune.metres, tune.tempi, tune.key, tune.title, tune.pickup, tune.notices + notices)
-    )
+                songs.append(_tune(tune, voices, notices))
+            except SeqvaeError as fault:
+                songs.append(fault)
+        else:
+            songs.append(tune)
+    return songs
+
+
+def _tune(tune: tunes.Tune, voices: Sequence[tuple[str, list[Note] | str]], notices: tuple[str, ...]) -> Song:
+    """A tune and its (name, notes) as a Song; SeqvaeError when a voice is a message instead of notes."""
+    wrong = [notes for _, notes in voices if isinstance(notes, str)]
+    if wrong:
+        raise SeqvaeError(f"abc2midi says {wrong[0]!r}, so correct it")
+    parts = tuple(Part(tuple(notes), name) for name, notes in voices if notes and not isinstance(notes, str))
+    notices = tune.notices + notices
+    return _sane(Song(parts, tune.metres, tune.tempi, tune.key, tune.title, tune.pickup, notices))
+
+
+def _played(texts: Sequence[str]) -> list[list[Note] | str]:
+    """The notes of ABC texts as abc2midi plays them, or its first error message."""
+    # symusic.Score.from_abc runs the same program, but one tune at a time (starting it takes longer than the tune),
+    # with its errors on the terminal and no end to its hangs.
+    if not texts:
+        return []
+    lines = [0, *accumulate(text.count("\n") + 1 for text in texts)]  # where each text begins in the book
+    with tempfile.TemporaryDirectory() as folder:
+        book = [re.sub(r"^X:1\n", f"X:{i}\n", text) for i, text in enumerate(texts, 1)]
+        Path(folder, "book.abc").write_text("\n".join(book), encoding="utf-8", newline="\n")
+        command = [os.environ["SYMUSIC_ABC2MIDI"], "book.abc", "-quiet"]  # the path is set by symusic
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(command, cwd=folder, capture_output=True, timeout=PATIENCE)
+            if done.returncode == 0:
+                said = done.stdout.decode("utf-8", "replace")
+                faults = re.findall(r"(?m)^Error in line-char (\d+)-\d+ : (.*)", said)
+                wrong = {bisect_left(lines, int(line)): fault for line, fault in reversed(faults)}
+                numbers = range(1, len(texts) + 1)
+                return [wrong.get(i) or _made(Path(folder, f"book{i}.mid")) for i in numbers]
+    if len(texts) == 1:
+        return [f"nothing within {PATIENCE:.0f} s, or crashed"]
+    return [notes for text in texts for notes in _played([text])]
+
+
+def _made(path: Path) -> list[Note] | str:
+    """The notes of a MIDI file that abc2midi made, if it did."""
+    if not path.exists():
+        return "nothing"
+    score: Any = symusic.Score.from_midi(path.read_bytes())
+    # abc2midi begins every note a tick late and ends it in time; it also makes up velocities.
+    notes = sorted(note for track in score.tracks for note in _notes(track, score.tpq, late=1))
+    return [note._replace(velocity=80) for note in notes]
 
 
 def _notes(track: Any, tpq: int, late: int = 0) -> list[Note]:
@@ -250,13 +295,13 @@ def _midi(data: bytes) -> Song:
     try:
         score: Any = symusic.Score.from_midi(data)
     except (RuntimeError, ValueError) as fault:
-        reason = str(fault).removeprefix("MiniMidi: ").split(":")[0].strip().rstrip("!.")
-        raise SeqvaeError(f"it is damaged or cut short as MIDI ({reason}), so export it again") from None
+        reason = " ".join(str(fault).split()).removesuffix(": iostream error")[:100]
+        raise SeqvaeError(f"as MIDI it is damaged or cut short ({reason}), so export it again") from None
     tpq = score.tpq
     if tpq <= 0:
         raise SeqvaeError("it says a quarter note lasts no time at all, so export it again")
-    if score.note_num() > MOST_NOTES:
-        raise SeqvaeError(f"it holds {score.note_num()} notes, more than the {MOST_NOTES} of any song")
+    if score.note_num() > tunes.MOST_NOTES:
+        raise SeqvaeError(f"it holds {score.note_num()} notes, more than the {tunes.MOST_NOTES} of any song")
     parts = tuple(
         Part(tuple(_notes(track, tpq)), track.name.strip("\0 "), track.program & 127, track.is_drum)
         for track in score.tracks

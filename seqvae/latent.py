@@ -15,13 +15,13 @@ from seqvae.objective import Posterior
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Spherical interpolation (..., Z) at t in 0..1 (White 2016): the angle and, linearly, the norm move from
-    a to b.
+    """Spherical interpolation (..., Z) at t in 0..1 (White 2016): angle and norm move evenly from a to b.
 
     Equal, opposite or vanishing ends fall back to the straight line. t = 0 and t = 1 give a and b themselves.
     """
     if t <= 0 or t >= 1:
         return a.clone() if t <= 0 else b.clone()
+    kind, a, b = a.dtype, a.double(), b.double()  # in float32 the angle of opposite ends misses pi by 5e-4
     norm_a, norm_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
     unit_a, unit_b = a / norm_a.clamp(min=1e-12), b / norm_b.clamp(min=1e-12)
     angle = torch.acos((unit_a * unit_b).sum(-1, keepdim=True).clamp(-1, 1))
@@ -29,7 +29,7 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     direction = (torch.sin((1 - t) * angle) * unit_a + torch.sin(t * angle) * unit_b) / sine.clamp(min=1e-12)
     straight = (1 - t) * a + t * b
     unfit = (sine < 1e-4) | (norm_a * norm_b == 0)
-    return torch.where(unfit, straight, direction * ((1 - t) * norm_a + t * norm_b))
+    return torch.where(unfit, straight, direction * ((1 - t) * norm_a + t * norm_b)).to(kind)
 
 
 def aggregate_log_density(z: Tensor, posterior: Posterior, chunk: int = 1024) -> Tensor:
@@ -57,8 +57,7 @@ class Divergences(NamedTuple):
 
 
 def divergences(posterior: Posterior, noise: Tensor) -> Divergences:
-    """KL = MI + KL(aggregate || prior) (Hoffman & Johnson 2016); MI by one sample an example, noise (N,
-    Z)."""
+    """KL = MI + KL(aggregate || prior) (Hoffman & Johnson 2016); MI from one sample each, by noise (N, Z)."""
     z = posterior.sample(noise)
     own = -0.5 * (posterior.logvar + noise.square() + math.log(2 * math.pi)).sum(1)
     mi = (own - aggregate_log_density(z, posterior)).mean()
@@ -93,8 +92,7 @@ class Succession(NamedTuple):
 
 
 def fit_succession(z: Tensor, after: Tensor, ridge: float = 1.0) -> Succession:
-    """Least squares from z (M, Z) to the windows that followed, after (M, Z); the residual's covariance is
-    the noise."""
+    """Least squares from z (M, Z) to the next windows' z, after (M, Z); noise as the residuals vary."""
     mean, mean_after = z.double().mean(0), after.double().mean(0)
     x, y = z.double() - mean, after.double() - mean_after
     eye = torch.eye(x.shape[1], dtype=torch.float64)

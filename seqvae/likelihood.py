@@ -1,5 +1,4 @@
-"""Likelihoods: -log p(x|z) in nats, summed per example, from a decoder's raw outputs; float32 under
-autocast."""
+"""Likelihoods: -log p(x|z) in nats, from a decoder's raw outputs, in float32 even under autocast."""
 
 from __future__ import annotations
 
@@ -9,8 +8,7 @@ from torch import Tensor
 
 
 def categorical(logits: Tensor, target: Tensor) -> Tensor:
-    """-log softmax(logits)[target] in nats: (..., V) and (...) -> (...). Not summed, so that steps can be
-    masked."""
+    """-log softmax(logits)[target] in nats: (..., V) and (...) -> (...), to be masked and summed by step."""
     flat = F.cross_entropy(logits.float().flatten(0, -2), target.flatten(), reduction="none")
     return flat.view(target.shape)
 

@@ -1,8 +1,8 @@
-"""SequenceVAE: a bidirectional LSTM encoder, a Gaussian latent and an autoregressive LSTM decoder, for any
-codec.
+"""SequenceVAE: a bidirectional LSTM encoder, a Gaussian latent, an autoregressive LSTM decoder; any codec.
 
 Bowman et al. 2016 (text) and Roberts et al. 2018 (music); here every step has several streams, each
-conditioned on the step's earlier ones. """
+conditioned on the step's earlier ones.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ class SequenceVAE(nn.Module):
     def forward(
         self, steps: Tensor, lengths: Tensor, conditions: Tensor, noise: Tensor, dropped: Tensor | None = None
     ) -> tuple[Tensor, Posterior]:
-        """One training pass: -log p(x|z) in nats (B,) at z = mean + std * noise, noise (B, Z), and the
-        posterior."""
+        """One training pass: -log p(x|z) (B,) nats at z = mean + std * noise, noise (B, Z); the posterior."""
         posterior = self.encode(steps, lengths, conditions)
         return self.nll(posterior.sample(noise), steps, lengths, conditions, dropped), posterior
 
@@ -58,11 +57,14 @@ class SequenceVAE(nn.Module):
     def encode(self, steps: Tensor, lengths: Tensor, conditions: Tensor) -> Posterior:
         return Posterior(*self.encoder(steps, lengths, self.conditions(conditions)))
 
-    def decode(self, z: Tensor, steps: Tensor, conditions: Tensor, dropped: Tensor | None = None) -> list[Tensor]:
+    def decode(
+        self, z: Tensor, steps: Tensor, conditions: Tensor, dropped: Tensor | None = None
+    ) -> list[Tensor]:
         """Teacher forced scores, K tensors (B, T, V_k); steps are shifted right here.
 
-        dropped (B, T) bool hides those input steps (word dropout, Bowman et al. 2016); the first input is
-        START. """
+        dropped (B, T) bool hides those input steps (word dropout, Bowman et al. 2016), but never the first,
+        which is START.
+        """
         sizes = torch.tensor([stream.size for stream in self.streams], device=steps.device)
         inputs = torch.cat(((sizes + START).expand(len(steps), 1, -1), steps[:, :-1]), 1)
         if dropped is not None:

@@ -16,8 +16,7 @@ START, DROPPED = 0, 1  # rows after a table's own symbols: before the first step
 
 
 def table(stream: Stream, width: int) -> nn.Embedding:
-    """(size + 2, width): the stream's symbols, START and DROPPED. Ordered kinds begin as their values'
-    sines."""
+    """(size + 2, width): symbols, START, DROPPED; ordered kinds begin as sines and cosines of their value."""
     rows = nn.Embedding(stream.size + 2, width)
     nn.init.normal_(rows.weight, std=0.5)
     if stream.kind in ("increasing", "ordinal"):
@@ -59,7 +58,8 @@ class Encoder(nn.Module):
     """A bidirectional LSTM over the steps; its two last states and the mean over time make the posterior.
 
     The backward direction is an LSTM over each sequence reversed within its own length, so that padding is
-    never read. """
+    never read.
+    """
 
     def __init__(self, steps: Steps, conditions: int, hidden: int, latent: int) -> None:
         super().__init__()
@@ -94,7 +94,8 @@ class Heads(nn.Module):
     """Scores for each stream of a step, each told z and the step's earlier streams (teacher forced).
 
     A stream's hidden layer sums products of the LSTM's state, of z and condition, and a learned row for each
-    earlier symbol of the step; so the pitch head can ask z what sounds at the onset just chosen. """
+    earlier symbol of the step; so the pitch head can ask z what sounds at the onset just chosen.
+    """
 
     def __init__(self, streams: tuple[Stream, ...], hidden: int, known: int, width: int) -> None:
         super().__init__()
@@ -140,8 +141,7 @@ class Decoder(nn.Module):
         self.heads = Heads(streams, hidden, latent + conditions, head)
 
     def forward(self, z: Tensor, condition: Tensor, inputs: Tensor, steps: Tensor) -> list[Tensor]:
-        """inputs (B, T, K): steps shifted right, with START and DROPPED rows; steps (B, T, K) -> logits (B,
-        T, V)."""
+        """K logits (B, T, V) of steps (B, T, K); inputs are these shifted right, with START and DROPPED."""
         known = torch.cat((z, condition), -1)  # (B, Z + C)
         h, c = self.first(known).tanh().chunk(2, -1)
         x = torch.cat((self.steps(inputs), known[:, None].expand(-1, inputs.shape[1], -1)), -1)

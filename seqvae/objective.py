@@ -1,5 +1,7 @@
-"""Objectives: pure functions of (nll, posterior, step). All in nats a sequence; KL in float32 even under
-autocast."""
+"""Objectives: pure functions of (nll, posterior, step), all in nats a sequence.
+
+The KL is computed in float32 even under autocast.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,11 @@ class Posterior(NamedTuple):
     logvar: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Reparameterised z (B, Z) from standard normal noise of the same shape (Kingma & Welling 2014, eq.
-        10)."""
+        """Reparameterised z (B, Z) from standard normal noise (B, Z) (Kingma & Welling 2014, eq. 10)."""
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def kl(self) -> Tensor:
-        """KL(q || N(0, I)) for every dimension, (B, Z) nats, in float32 (Kingma & Welling 2014, appendix
-        B)."""
+        """KL(q || N(0, I)) of each dimension, (B, Z) nats, in float32 (Kingma & Welling 2014, appendix B)."""
         mean, logvar = self.mean.float(), self.logvar.float()
         return 0.5 * (mean.square() + torch.expm1(logvar) - logvar)
 
@@ -42,8 +42,8 @@ def schedule(kind: str, step: int, warmup: int, cycle: int = 0) -> float:
     """The share 0..1 of the final KL weight at ``step``.
 
     linear and sigmoid rise over ``warmup`` steps (Bowman et al. 2016); cyclical repeats every ``cycle``
-    steps, rising over the first ``warmup`` of them (Fu et al. 2019, eq. 6). Raises ValueError for an unknown
-    kind. """
+    steps, rising over the first ``warmup`` of them (Fu et al. 2019, eq. 6). ValueError for other kinds.
+    """
     if kind not in SCHEDULES:
         raise ValueError(f"unknown schedule {kind!r}; known: {', '.join(SCHEDULES)}")
     if kind == "cyclical" and cycle:

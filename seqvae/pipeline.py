@@ -2,8 +2,8 @@
 
 Conventions: a song's melody is cut into windows of the model's number of bars, from its first bar line on;
 each has one z, so W windows are z (W, Z). Windows without notes never reach the model and stay silent.
-Wherever a song is asked for, a `Song`, the path of a file or a PrettyMIDI will do. Decoding runs on the CPU in
-rows whose result hangs on seed, number and z alone, so that song i of a seed is the same whatever n is.
+Wherever a song is asked for, a `Song`, the path of a file or a PrettyMIDI will do. Decoding runs on the CPU,
+in rows whose result hangs on seed, number and z alone: song i of a seed is the same whatever n is.
 What a method changes or leaves out stands in Song.notices; what a user can get wrong is a `SeqvaeError`.
 """
 
@@ -246,9 +246,8 @@ class Pipeline:
         if not len(z):
             return []
         conditions = np.stack([self.codec.condition(metre) for metre in metres])
-        most = self.codec.streams[0].size  # onsets increase, so no window has more steps
         told = torch.from_numpy(conditions).long()
-        rows = decode(self.stepper, z.cpu(), told, how, seed=stream(seed, DECODED), most_steps=most)
+        rows = decode(self.stepper, z.cpu(), told, how, seed=stream(seed, DECODED))
         return [self.codec.decode(*row) for row in zip(rows, conditions, strict=True)]
 
     def _prior(self, n: int, count: int, seed: int, prior: str) -> Tensor:
@@ -413,13 +412,12 @@ def laid_out(ends: Sequence[Encoding], path: Sequence[Cell], phrases: Sequence[P
     for cell in path:
         onsets.append(onsets[-1] + ends[cell.leader].span(cell.places[cell.leader]))
     paces, programs = [pace(end.song) for end in ends], [end.song.parts[end.track].program for end in ends]
-    titles = [end.song.title for end in ends]
-    song = assemble(phrases, onsets=onsets[:-1], title=" to ".join(titles) if all(titles) else "")
+    title = " to ".join(end.song.title for end in ends) if all(end.song.title for end in ends) else ""
+    song = assemble(phrases, onsets=onsets[:-1], title=title)
     turn = next((at for at, cell in zip(onsets, path, strict=False) if cell.leader), inf)
     notes = song.parts[0].notes
+    turn = inf if programs[0] == programs[1] else turn
     halves = [[n for n in notes if (n.onset >= turn - SLACK) == late] for late in (False, True)]
-    if programs[0] == programs[1]:
-        halves = [list(notes), []]
     parts = tuple(Part(tuple(half), program=p) for half, p in zip(halves, programs, strict=True) if half)
     tempi: list[tuple[float, float]] = []
     for at, cell in zip(onsets, path, strict=False):

@@ -1,5 +1,4 @@
-"""The prior people sample from: a mixture fitted to the aggregate posterior when N(0, I) would be the wrong
-place."""
+"""The prior people sample from: a mixture fitted to the aggregate posterior where N(0, I) is far from it."""
 
 from __future__ import annotations
 

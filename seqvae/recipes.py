@@ -38,7 +38,7 @@ class Recipe:
 RECIPES = {
     "melody": Recipe(
         about="2-bar melodies at KL of about 50 nats: the embedded model",
-        objective=Elbo(beta=0.1, warmup=4000),
+        objective=Elbo(beta=0.2, warmup=8000),
         steps=8_000,
         learning_rate=1.5e-3,
         precision="bf16",

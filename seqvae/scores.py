@@ -4,11 +4,14 @@ files.py imports this module when it meets notation, because music21 takes half 
 are played and bar lines kept as in tunes.py; faults are clauses about "it", without the file's name, too.
 """
 
+import contextlib
 import io
 import re
+import warnings
 import zipfile
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -18,36 +21,49 @@ from music21 import tie as ties
 from music21.musicxml import m21ToXml, xmlToM21
 
 from seqvae.song import TICKS, Key, Metre, Note, Part, SeqvaeError, Song, bars
-from seqvae.tunes import Bar, metre_map, order, tempo_map
+from seqvae.tunes import MOST_NOTES, Bar, metre_map, order, tempo_map
 
 MOST_TEXT = 32 << 20  # bytes of notation once unpacked
 GENERAL_MIDI = [str(instrument.instrumentFromMidiProgram(i).instrumentName) for i in range(128)]
+# A metre in kern, and in MusicXML; of 3+2 beats the last, as that is all that its size needs.
+METRES = re.compile(r"\*M(\d+)/(\d+)|<beats>[\d+\s]*?(\d+)\s*</beats>")
 MINOR = ("minor", "dorian", "phrygian", "aeolian", "locrian")
 
 
 def read(data: bytes, kind: str) -> Song:
     """The song in a MusicXML ("musicxml"), compressed MusicXML ("mxl") or kern ("kern") file's bytes."""
     text = _text(_unpacked(data) if kind == "mxl" else data)
-    if kind == "mxl" or kind == "musicxml":
-        if "<!ENTITY" in text:
-            raise SeqvaeError("its XML defines entities, which music never needs, so export it again")
-        name = "MusicXML"
-    else:
-        name = "kern"
+    name = "kern" if kind == "kern" else "MusicXML"
+    if "<!ENTITY" in text:
+        raise SeqvaeError("its XML defines entities, which music never needs, so export it again")
+    for kern, unit, beats in METRES.findall(text):
+        # music21 would divide the bar of an impossible metre into its beats for hours.
+        if not Metre(int((kern or beats)[:9]), int(unit[:9] or 4)).possible:
+            raise SeqvaeError(f"its metre of {(kern or beats)[:9]} beats is impossible, so correct it")
+    if max(text.count("<note"), text.count("\n") if name == "kern" else 0) > MOST_NOTES:
+        raise SeqvaeError(f"it holds more than the {MOST_NOTES} notes of any song")
+    said = io.StringIO()  # music21 names the events of a kern file that it skips on stderr, and nowhere else
     try:
-        if name == "kern":
-            found: Any = humdrum.spineParser.HumdrumDataCollection(text).parse()
-        else:
-            importer = xmlToM21.MusicXMLImporter()
-            importer.xmlText = text
-            importer.parseXMLText()
-            found = importer.stream
-        return _song(found)
+        with warnings.catch_warnings(), contextlib.redirect_stderr(said):
+            warnings.simplefilter("ignore")
+            if name == "kern":
+                found: Any = humdrum.spineParser.HumdrumDataCollection(text).parse()
+            else:
+                importer = xmlToM21.MusicXMLImporter()
+                importer.xmlText = text
+                importer.parseXMLText()
+                found = importer.stream
+            song = _song(found)
     except SeqvaeError:
         raise
     except Exception as fault:  # music21 raises anything at all on damaged files
         reason = " ".join(f"{type(fault).__name__} {fault}".split())[:100]
         raise SeqvaeError(f"music21 cannot read it as {name} ({reason}), so export it again") from None
+    skipped = said.getvalue().count("Error in parsing event")
+    if skipped > max(2, sum(len(part.notes) for part in song.parts) // 10):
+        raise SeqvaeError(f"{skipped} of its events are no {name}, so export it again")
+    notices = (f"Events that are no {name} were skipped ({skipped}).",) if skipped else ()
+    return replace(song, notices=song.notices + notices)
 
 
 def _unpacked(data: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """The training loop, on Lightning Fabric: one CPU, one GPU, or many processes under torchrun.
 
-A run folder holds last.safetensors (everything a resumed run needs), best/ (a model folder), metrics.csv, TensorBoard's
-events and samples/. Data order is a function of (seed, epoch), noise of (seed, step, rank): killed at any moment and
-resumed, a run on one CPU with the same number of threads ends in the same bytes.
+A run folder holds last.safetensors (everything a resumed run needs), best/ (a model folder), run.json (the
+settings), metrics.csv, TensorBoard's events and samples/; ranks share it. Data order is a function of
+(seed, epoch), noise of (seed, step, rank): killed at any moment and resumed, a run on one CPU with the same
+number of threads ends in the same bytes. A resumed run keeps its settings and its corpus.
 """
 
 from __future__ import annotations
@@ -14,29 +15,49 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from seqvae import evaluation, files
-from seqvae.checkpoint import Saved, build_model, load_model, load_state, save_model, save_state, write_atomic
+from seqvae import evaluation
+from seqvae.checkpoint import (
+    Saved,
+    build_model,
+    load_model,
+    load_state,
+    read_config,
+    save_model,
+    save_state,
+    write_atomic,
+)
 from seqvae.corpus import Batch, Corpus
-from seqvae.decoding import GREEDY, Sampling, Stepper, decode
-from seqvae.latent import fit_succession, slerp
+from seqvae.latent import divergences, fit_succession
 from seqvae.model import SequenceVAE
-from seqvae.objective import Terms
-from seqvae.prior import fit_mixture, needs_fit
+from seqvae.objective import Posterior, Terms
+from seqvae.prior import HOLES, fit_mixture, needs_fit
 from seqvae.recipes import PRECISIONS, RECIPES, Recipe, check, override
-from seqvae.song import SeqvaeError, assemble
+from seqvae.song import SeqvaeError
 
 Progress = Callable[[int, int, dict[str, float], str], None]  # step, of how many, figures, a message or ""
+LOG_EVERY = 20  # steps
+LOOKED_AT = 2048  # windows an evaluation measures; an eighth of them it also decodes
+FITTED = 65_536  # windows and pairs of windows that the prior is fitted to, at most
 COLLAPSED = 0.5  # nats of mutual information below which z says nothing
+COLLAPSE = "the posterior has collapsed: z says nothing; lower beta or use free_bits"
+DIVERGED = "the loss is no finite number by step {}; begin again with a lower learning_rate"
+LEFTOVERS = (  # of writes that a kill cut short
+    *(".last.safetensors.*", ".metrics.csv.*", ".run.json.*"),
+    *("best/.model.safetensors.*", "best/.config.json.*", "samples/step-*/.*.mid.*"),
+)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -55,26 +76,46 @@ def noise_for(recipe: Recipe, step: int, rank: int, batch: Batch) -> tuple[Tenso
     return noise, torch.rand(batch.steps.shape[:2], generator=generator) < recipe.word_dropout
 
 
+def flat(about: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a run.json by their names; what a recipe says about itself is none."""
+    recipe = dict(about["recipe"])
+    nested = recipe.pop("size") | recipe.pop("objective")
+    recipe.pop("about", None)
+    return recipe | nested | {name: value for name, value in about.items() if name != "recipe"}
+
+
 class Run:
     """One training: its network, data, folder and place."""
 
     def __init__(self, corpus: Corpus, recipe: Recipe, out: Path, progress: Progress | None) -> None:
         self.corpus, self.recipe, self.out = corpus, recipe, out
         self.tell = progress or (lambda step, total, figures, message: None)
-        torch.set_num_threads(recipe.threads)
         world = int(os.environ.get("WORLD_SIZE", 1))  # torchrun says how many processes there are
-        self.fabric = Fabric(accelerator="auto", devices=max(world, 1), precision=PRECISIONS[recipe.precision])  # type: ignore[arg-type]
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        precision: Any = PRECISIONS[recipe.precision]
+        self.fabric = Fabric(devices=local, num_nodes=world // local, precision=precision)
         self.fabric.launch()
+        torch.set_num_threads(recipe.threads)
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         if recipe.batch_size % self.world:
             raise SeqvaeError(f"batch_size {recipe.batch_size} does not divide among {self.world} processes")
         torch.manual_seed(recipe.seed)
         self.model: SequenceVAE = build_model(corpus.codec, recipe.size)
-        self.network, self.optimizer = self.fabric.setup(
-            self.model, torch.optim.Adam(self.model.parameters(), recipe.learning_rate, betas=(0.9, 0.99))
+        fused = self.fabric.device.type == "cpu"  # a third of the time there, and the same state
+        adam = torch.optim.Adam(
+            self.model.parameters(), recipe.learning_rate, betas=(0.9, 0.99), fused=fused or None
         )
+        self.network, self.optimizer = self.fabric.setup(self.model, adam)
         self.step, self.best, self.stale = 0, math.inf, 0
         self.rows: list[dict[str, float]] = []
+        self.norm, self.weight = torch.zeros(()), 0.0  # of the last gradient; of the KL
+        self.split = "valid" if len(corpus.split("valid")) else "train"  # what evaluations look at
+        self.looked = evaluation.chosen(corpus, self.split, LOOKED_AT)
+
+    @property
+    def over(self) -> bool:
+        patience = self.recipe.patience
+        return self.step >= self.recipe.steps or 0 < patience <= self.stale
 
     # -- places on disk
 
@@ -82,26 +123,57 @@ class Run:
     def state(self) -> Path:
         return self.out / "last.safetensors"
 
-    def claim(self, resume: bool) -> None:
-        """Take the run folder. Raises `SeqvaeError` where another recipe ran in it, or one did and resume was not asked."""
-        about = json.dumps({"recipe": asdict(self.recipe), "codec": self.corpus.codec.config()}, indent=1)
+    def about(self) -> dict[str, Any]:
+        """What run.json says and a resumed run must agree with."""
+        digest = blake2b(json.dumps(self.corpus.about).encode(), digest_size=6).hexdigest()
+        corpus = f"{self.corpus.about.get('source', '')} {digest}".strip()
+        about = {"recipe": asdict(self.recipe), "codec": self.corpus.codec.config(), "corpus": corpus}
+        return dict(json.loads(json.dumps(about)))  # lists for tuples, as in the file
+
+    def objection(self, resume: bool) -> str:
+        """Why this run cannot have its folder, or nothing."""
         told = self.out / "run.json"
-        if self.state.exists() and not resume:
-            raise SeqvaeError(f"{self.out} holds a training already; go on with --resume or choose another folder")
-        if resume and told.exists() and told.read_text() != about:
-            raise SeqvaeError(f"{self.out} was trained with another recipe; resume with that one or choose another folder")
+        if not told.exists() and not self.state.exists():
+            return ""
+        if not resume:
+            return f"{self.out} holds a training already; go on with --resume or choose another folder"
+        try:
+            before, now = flat(json.loads(told.read_text(encoding="utf-8"))), flat(self.about())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return f"{told} cannot be read, so the training cannot be resumed; choose another folder"
+        for name, value in before.items():
+            if now.get(name) != value:
+                return (
+                    f"{self.out} was trained with {name} {value}, not {now.get(name)}, and a resumed run "
+                    "keeps its settings; leave that as it was or choose another folder"
+                )
+        return ""
+
+    def claim(self, resume: bool) -> None:
+        """Take the run folder and go where a resumed run stood; rank 0 decides for all.
+
+        Raises `SeqvaeError` where another training ran, or one did and resume was not asked for.
+        """
+        objection = self.fabric.broadcast(self.objection(resume) if self.rank == 0 else "")
+        if objection:
+            raise SeqvaeError(objection)
+        resumed = self.fabric.broadcast(self.state.exists())
         if self.rank == 0:
-            write_atomic(told, about.encode())
-        if resume and self.state.exists():
-            progress = load_state(self.state, self.model, self.optimizer)
-            self.step, self.best, self.stale = progress["step"], progress["best"], progress["stale"]
-            self.rows = progress["rows"]
+            for path in [path for name in LEFTOVERS for path in self.out.glob(name)]:
+                path.unlink(missing_ok=True)
+            if not (self.out / "run.json").exists():
+                write_atomic(self.out / "run.json", json.dumps(self.about(), indent=1).encode())
+        if resumed:
+            place = load_state(self.state, self.model, self.optimizer)
+            self.step, self.best, self.stale = place["step"], place["best"], place["stale"]
+            self.rows = place["rows"]
         self.fabric.barrier()
 
     def save(self) -> None:
+        self.require_numbers()
         if self.rank == 0:
-            progress = {"step": self.step, "best": self.best, "stale": self.stale, "rows": self.rows}
-            save_state(self.state, self.model, self.optimizer, progress)
+            place = {"step": self.step, "best": self.best, "stale": self.stale, "rows": self.rows}
+            save_state(self.state, self.model, self.optimizer, place)
 
     def write_rows(self) -> None:
         text = io.StringIO()
@@ -113,58 +185,81 @@ class Run:
     # -- the loop
 
     def batches(self) -> Iterator[Batch]:
-        """From where the run stands to the end of its steps."""
-        size = self.recipe.batch_size // self.world
-        an_epoch = self.corpus.epoch_steps("train", size, self.world)
-        epoch, skip = divmod(self.step, an_epoch)
+        """From where the run stands, without end."""
+        size, seed = self.recipe.batch_size // self.world, self.recipe.seed
+        epoch, skip = divmod(self.step, self.corpus.epoch_steps("train", size, self.world))
         while True:
             yield from self.corpus.batches(
-                "train", size, self.recipe.seed, epoch, rank=self.rank, world=self.world, skip=skip
+                "train", size, seed, epoch, rank=self.rank, world=self.world, skip=skip
             )
             epoch, skip = epoch + 1, 0
 
     def update(self, batch: Batch) -> Terms:
+        """One step of the optimiser. Nothing here waits for the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
         noise, dropped = noise_for(self.recipe, self.step, self.rank, batch)
         given = [torch.from_numpy(part).to(self.fabric.device) for part in batch]
-        nll, posterior = self.network(
-            *given, noise.to(self.fabric.device), None if dropped is None else dropped.to(self.fabric.device)
-        )
+        hidden = None if dropped is None else dropped.to(self.fabric.device)
+        nll, posterior = self.network(*given, noise.to(self.fabric.device), hidden)
         terms = self.recipe.objective(nll, posterior, self.step)
         self.optimizer.zero_grad()
         self.fabric.backward(terms.loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
-        self.step += 1
+        self.step, self.weight = self.step + 1, terms.weight
         return terms
 
+    def require_numbers(self) -> None:
+        """Raises `SeqvaeError` where the last gradient or a weight is no finite number.
+
+        Called before anything reaches the disk. Ranks share both, so that they all raise or none.
+        """
+        finite = [value.isfinite().all() for value in (self.norm, *self.model.parameters())]
+        if not bool(torch.stack(finite).all()):
+            raise SeqvaeError(DIVERGED.format(self.step))
+
+    def events(self) -> AbstractContextManager[SummaryWriter | None]:
+        """TensorBoard's file, from this step on: what a killed run wrote of later ones is dropped."""
+        if self.rank:
+            return nullcontext()
+        return SummaryWriter(str(self.out / "events"), purge_step=self.step + 1 if self.step else None)
+
     def loop(self) -> None:
+        if self.over:
+            return
         recipe = self.recipe
-        events = SummaryWriter(str(self.out / "events")) if self.rank == 0 else None
-        for batch in self.batches():
-            if self.step >= recipe.steps or (recipe.patience and self.stale >= recipe.patience):
-                break
-            terms = self.update(batch)
-            if self.step % 20 == 0 and self.rank == 0:
-                shown = {"nll": terms.nll.item(), "kl": terms.kl.item(), "weight": terms.weight}
-                if not math.isfinite(sum(shown.values())):
-                    raise SeqvaeError(f"the loss at step {self.step} is not a number; lower learning_rate and resume")
-                self.tell(self.step, recipe.steps, shown, "")
-                if events:
-                    for name, value in shown.items():
-                        events.add_scalar(f"train/{name}", value, self.step)
-            if self.step % recipe.evaluate_every == 0 or self.step == recipe.steps:
-                self.evaluate(events)
-            if self.step % recipe.save_every == 0 or self.step == recipe.steps:
-                self.save()
+        with self.events() as events:
+            for batch in self.batches():
+                terms = self.update(batch)
+                if self.step % LOG_EVERY == 0:
+                    self.log(terms, events)
+                if self.step % recipe.evaluate_every == 0 or self.step == recipe.steps:
+                    self.evaluate(events)
+                if self.step % recipe.save_every == 0 or self.over:
+                    if events:
+                        events.flush()
+                    self.save()
+                if self.over:
+                    return
+
+    def log(self, terms: Terms, events: SummaryWriter | None) -> None:
+        self.require_numbers()
+        if self.rank == 0:
+            shown = {"nll": terms.nll.item(), "kl": terms.kl.item(), "weight": terms.weight}
+            self.tell(self.step, self.recipe.steps, shown, "")
+            self.draw("train", shown, events)
+
+    def draw(self, group: str, figures: dict[str, float], events: SummaryWriter | None) -> None:
         if events:
-            events.close()
+            for name, value in figures.items():
+                events.add_scalar(f"{group}/{name}", value, self.step)
 
     # -- what is looked at on the way
 
     def evaluate(self, events: SummaryWriter | None) -> None:
-        """Figures on the validation split, samples to listen to, and the best model kept. Rank 0 works, the rest wait."""
+        """Figures on the validation split, samples to hear, the best model kept; all wait for rank 0."""
+        self.require_numbers()
         if self.rank == 0:
             self.model.eval()
             row = self.measure()
@@ -173,78 +268,80 @@ class Run:
             self.write_rows()
             if row["loss"] < self.best:
                 self.best, self.stale = row["loss"], 0
-                save_model(self.out / "best", Saved(self.model, self.corpus.codec, self.about(row)), half=True)
+                metres = self.corpus.report.metres
+                about = {"recipe": asdict(self.recipe), "metres": metres, self.split: row}
+                save_model(self.out / "best", Saved(self.model, self.corpus.codec, about), half=True)
             else:
                 self.stale += 1
-            if events:
-                for name, value in row.items():
-                    events.add_scalar(f"valid/{name}", value, self.step)
-            collapsed = row["mi"] < COLLAPSED and self.step > self.recipe.objective.warmup
-            message = "the posterior has collapsed: z says nothing; lower beta or use free_bits" if collapsed else ""
-            self.tell(self.step, self.recipe.steps, row, message)
+            self.draw("valid", row, events)
+            # One window of N cannot say more than log N nats.
+            silent = max(row["mi"], 0) < min(COLLAPSED, math.log(len(self.looked)) / 2)
+            collapsed = silent and self.step > max(self.recipe.objective.warmup, self.recipe.rise)
+            self.tell(self.step, self.recipe.steps, row, COLLAPSE if collapsed else "")
         self.stale = int(self.fabric.broadcast(self.stale))
-
-    def about(self, row: dict[str, float]) -> dict[str, Any]:
-        metres = self.corpus.report.metres
-        return {"recipe": asdict(self.recipe), "metres": metres, "valid": row}
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
-        corpus, split = self.corpus, "valid"
+        """A row of metrics.csv. Raises `SeqvaeError` where the loss is no number."""
         on_cpu = self.fabric.device.type == "cpu"
         model = self.model if on_cpu else copy.deepcopy(self.model).cpu()
-        if not len(corpus.split(split)):
-            split = "train"  # a corpus too small for a validation split
-        indices = evaluation.chosen(corpus, split, 2048)
-        posterior = evaluation.posteriors(model, corpus, split, indices)
-        row: dict[str, float] = {"step": self.step, "weight": self.recipe.objective.beta}
-        row |= evaluation.bounds(model, corpus, split, indices, posterior, self.recipe.seed)
-        row["loss"] = row["nll"] + self.recipe.objective.beta * row["kl"]
-        few = indices[:: max(len(indices) // 256, 1)]
-        exact = evaluation.posteriors(model, corpus, split, few)
-        row |= evaluation.reconstruction(model, corpus, split, few, exact)
-        return row | self.listen(model, split, few, exact.mean, posterior.mean)
-
-    def listen(self, model: SequenceVAE, split: str, few: np.ndarray, means: Tensor, spread: Tensor) -> dict[str, float]:
-        """Writes reconstructions, samples and an interpolation as MIDI; counts samples in train, in test and new."""
-        corpus, codec, stepper = self.corpus, self.corpus.codec, Stepper(model)
+        given = (model, self.corpus, self.split)
+        posterior = evaluation.posteriors(*given, self.looked)
+        row: dict[str, float] = {"step": self.step, "weight": self.weight}
+        row |= evaluation.bounds(*given, self.looked, posterior, self.recipe.seed, self.recipe.objective)
+        if not math.isfinite(row["loss"] + row["mi"]):
+            raise SeqvaeError(DIVERGED.format(self.step))
+        apart = max(len(self.looked) // (LOOKED_AT // 8), 1)
+        few = Posterior(posterior.mean[::apart], posterior.logvar[::apart])
+        row |= evaluation.reconstruction(*given, self.looked[::apart], few)
+        mixture = None
+        if row["kl_minus_mi"] > HOLES and len(posterior.mean) > 4 * posterior.mean.shape[1]:
+            noise = torch.randn(
+                posterior.mean.shape, generator=torch.Generator().manual_seed(self.recipe.seed)
+            )
+            mixture = fit_mixture(posterior.sample(noise), components=1)
+        places = np.linspace(0, len(self.looked) - 1, min(len(self.looked), 8)).astype(int)
         folder = self.out / "samples" / f"step-{self.step:06d}"
-        originals = [corpus.window(split, int(i)) for i in few[:8]]
-        told = torch.from_numpy(np.stack([w.condition for w in originals]).astype(np.int64))
-        rebuilt = evaluation.phrases_of(codec, decode(stepper, means[:8], told, GREEDY), told)
-        for i, (original, phrase) in enumerate(zip(originals, rebuilt, strict=True), 1):
-            files.write(assemble([codec.decode(*original), phrase]), folder / f"original-then-reconstruction-{i}.mid")
-        mixture = fit_mixture(spread, components=1) if len(spread) > 4 * spread.shape[1] else None
-        rows, conditions = evaluation.sample_windows(model, corpus, mixture, 128, self.recipe.seed, Sampling())
-        for i, phrase in enumerate(evaluation.phrases_of(codec, rows[:8], conditions[:8]), 1):
-            files.write(assemble([phrase]), folder / f"sample-{i}.mid")
-        path = torch.stack([slerp(means[0], means[-1], t / 6) for t in range(7)])
-        metre = told[:1].expand(7, -1)
-        steps = decode(stepper, path, metre, GREEDY)
-        files.write(assemble(evaluation.phrases_of(codec, steps, metre)), folder / "interpolation.mid")
-        return evaluation.novelty(corpus, rows, conditions)
+        evaluation.write_paths(*given, self.looked[places], posterior.mean[places], folder)
+        return row | evaluation.write_samples(model, self.corpus, mixture, folder, self.recipe.seed)
 
     def finish(self) -> None:
-        """Fit to the best model what is sampled from: how windows follow each other and, where needed, the prior."""
-        if self.rank == 0 and (self.out / "best" / "config.json").exists():
-            saved = load_model(self.out / "best")
+        """Fit to the best model, once, what is sampled from; a kill in between leaves it to be done again."""
+        best = self.out / "best"
+        if self.rank == 0 and "prior" not in read_config(best):
+            self.tell(self.step, self.recipe.steps, {}, "fitting the prior to the best model")
+            saved = load_model(best)
             finish_model(saved, self.corpus)
-            save_model(self.out / "best", saved, half=True)
+            save_model(best, saved, half=True)
+            if saved.mixture is not None:
+                gap = saved.config["prior"]["kl_minus_mi"]
+                told = f"KL - MI is {gap:.1f} nats: samples come from a mixture fitted to the posteriors"
+                self.tell(self.step, self.recipe.steps, {}, told)
         self.fabric.barrier()
 
 
 @torch.inference_mode()
 def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
-    """Fit, in place, the succession of windows and, where KL - MI passes 5 nats, a mixture to the aggregate posterior."""
-    posterior = evaluation.posteriors(saved.model, corpus, "train", np.arange(len(corpus.split("train"))))
+    """Fit, in place, how windows follow each other and, where KL - MI passes 5 nats, the prior.
+
+    The first is a `Succession`, the second a `Mixture` fitted to the aggregate posterior. What decided it is
+    told in the config's "prior".
+    """
+    pairs = corpus.successors("train")
+    pairs = pairs[evaluation.pick(len(pairs), FITTED // 2, seed)]
+    indices = np.union1d(evaluation.chosen(corpus, "train", FITTED, seed), pairs)
+    posterior = evaluation.posteriors(saved.model, corpus, "train", indices)
     noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
     z = posterior.sample(noise)
-    pairs = torch.from_numpy(corpus.successors("train"))
     if len(pairs):
-        saved.succession = fit_succession(z[pairs[:, 0]], z[pairs[:, 1]])
-    few = torch.from_numpy(evaluation.chosen(corpus, "train", 4096, seed))
-    if needs_fit(evaluation.divergences(type(posterior)(posterior.mean[few], posterior.logvar[few]), noise[few])):
+        before, after = torch.from_numpy(np.searchsorted(indices, pairs.T))
+        saved.succession = fit_succession(z[before], z[after])
+    few = torch.from_numpy(evaluation.pick(len(indices), 4096, seed))
+    found = divergences(Posterior(posterior.mean[few], posterior.logvar[few]), noise[few])
+    if needs_fit(found) and len(z) > 1:
         saved.mixture = fit_mixture(z, seed=seed)
+    gap = {"windows": len(few), "kl": found.kl, "mi": found.mi, "kl_minus_mi": found.kl - found.mi}
+    saved.config["prior"] = gap
 
 
 def train(
@@ -258,14 +355,21 @@ def train(
 ) -> Path:
     """Train a recipe on a prepared corpus; returns the folder of the best model.
 
-    Raises `SeqvaeError` for an unknown recipe or setting, an occupied folder, a loss that is not a number.
+    Without a validation split the figures are of training windows, and said to be. A finished run resumed
+    stays as it is. Raises `SeqvaeError` for an unknown recipe or setting, an occupied folder, a resumed run
+    of other settings or another corpus, a loss that is no finite number.
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise SeqvaeError(f"no recipe is called {recipe!r}; there are {', '.join(RECIPES)}")
         recipe = RECIPES[recipe]
-    run = Run(Corpus.open(corpus_folder), check(override(recipe, overrides or {})), Path(out), progress)
-    run.claim(resume)
-    run.loop()
-    run.finish()
+    recipe = check(override(recipe, overrides or {}))
+    with threadpool_limits(recipe.threads):  # of numpy and scikit-learn, whose sums depend on it too
+        run = Run(Corpus.open(corpus_folder), recipe, Path(out), progress)
+        run.claim(resume)
+        if run.rank == 0 and run.split != "valid":
+            message = "the corpus has no validation windows, so the figures are of training windows"
+            run.tell(run.step, recipe.steps, {}, message)
+        run.loop()
+        run.finish()
     return run.out / "best"

@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 from seqvae.song import Key, Metre, SeqvaeError
 
-MOST_PLAYED = 20_000  # bars once the repeats are played; a longer tune is a broken file
+MOST_NOTES = 200_000  # of a song; more is a broken file
+MOST_PLAYED = 20_000  # bars of a tune once its repeats are played; likewise
 LONGEST = 4000  # beats of one note or rest
+LONGEST_KEY = 80  # characters
 COMMON = Metre(4, 4)
 
 FIELD = re.compile(r"([A-Za-z+]):\s*(.*)")
@@ -28,17 +30,18 @@ BODY_FIELD = re.compile(r"[B-DF-IK-XZmrsw+]:(?![|:])")
 NOTE = r"(?:[_^=]*[A-Ga-g][',]*|[zxZX])"
 LENGTH = r"(?:\d+/+\d+|\d+/*|/+\d*)?"
 ENDING = r"[1-9](?:[,-][1-9])*"
+# Every repetition that may fail far from its beginning is bounded, so that no line takes quadratic time.
 TOKEN = re.compile(
-    rf"""(?P<field>\[[A-Za-z]:(?![|:])[^\]]*\])
-    |(?P<grace>\{{[^}}]*\}})
+    rf"""(?P<field>\[[A-Za-z]:(?![|:])[^\]]{{0,200}}\])
+    |(?P<grace>\{{[^}}]{{0,200}}\}})
     |(?P<tuplet>\([2-9](?::\d{{0,2}}){{0,2}})
     |(?P<bar>(?:\[\|\]|\[?:*\|[\]|:]*|::+)(?:\s*\[?(?P<ending>{ENDING}))?|\[(?P<open>{ENDING}))
-    |(?P<chord>\[(?:\s|"[^"]*"|![^!]*!|[.~HLMOPSTuvk()-]|{NOTE}{LENGTH})+\]{LENGTH})
+    |(?P<chord>\[(?:\s|"[^"]{{0,40}}"|![^!]{{0,40}}!|[.~HLMOPSTuvk()-]|{NOTE}{LENGTH}){{1,60}}\]{LENGTH})
     |(?P<note>{NOTE}{LENGTH})
     |(?P<tie>-)
     |(?P<broken>[<>]+)
     |(?P<overlay>&+)
-    |(?P<ignored>"[^"]*"|![^!]{{0,40}}!|\+[^+]{{1,40}}\+|[.~HLMOPSTuvky`$*()\\!\s])
+    |(?P<ignored>"[^"]{{0,200}}"|![^!]{{0,40}}!|\+[^+]{{1,40}}\+|[.~HLMOPSTuvky`$*()\\!\s])
     |(?P<junk>.)""",
     re.VERBOSE,
 )
@@ -109,6 +112,7 @@ def parse(lines: Sequence[str]) -> Tune:
         last += 1
     if "K" not in fields:
         raise SeqvaeError("it has no K: field, which must end the header of an ABC tune")
+    fields["K"] = fields["K"][:LONGEST_KEY]
     reader = _Reader(fields, names)
     for line in _body(lines[last:]):
         reader.add(line)
@@ -138,16 +142,18 @@ def order(bars: Sequence[Bar]) -> list[int]:
             turn, i = turn + 1, start
         elif bar.closes or (bar.double and not opened):
             start, turn, opened = i, 1, False
-    return played
+    return played or list(range(len(bars)))  # nothing but second endings
 
 
 def _turns(bars: Sequence[Bar], start: int) -> int:
     """How often the section that begins at `start` is played: twice, or as often as its endings say."""
     most = 2
-    for bar in bars[start:]:
-        if bar.opens and bar is not bars[start]:
+    for i in range(start, len(bars)):
+        if bars[i].opens and i != start:
             break
-        most = max(most, *bar.endings, 0)
+        most = max(most, *bars[i].endings, 0)
+        if bars[i].closes and not (i + 1 < len(bars) and bars[i + 1].endings):
+            break
     return most
 
 
@@ -254,6 +260,8 @@ class _Reader:
             raise SeqvaeError(f"{self.junk} characters in it are no ABC music, beside {self.notes} notes")
         played = {name: [bars[i] for i in order(bars)] for name, bars in voices.items()}
         first = next(iter(played.values()))
+        if sum(len(bar.sounds) for bars in played.values() for bar in bars) > MOST_NOTES:
+            raise SeqvaeError(f"it holds more than the {MOST_NOTES} notes of any song")
         free = all(bar.metre is None for bar in first)
         metres, pickup, uneven = metre_map(first)
         said = (
@@ -297,9 +305,9 @@ class _Voice:
         elif name == "Q":
             self.bar.tempo = _tempo(value, self.unit) or self.bar.tempo
         elif self.bar.sounds:
-            self.bar.sounds.append(value)
+            self.bar.sounds.append(value[:LONGEST_KEY])
         else:
-            self.bar.key = value
+            self.bar.key = value[:LONGEST_KEY]
 
     def line(self, text: str, ending: str) -> None:
         """A bar line: it ends the bar when there is a sound in it, else adds to the line before."""

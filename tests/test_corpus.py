@@ -387,6 +387,7 @@ def test_a_damaged_corpus_is_refused(made: tuple[Report, Path], tmp_path: Path) 
         (copy("tunes.csv", None), "tunes.csv is not as it was written"),
         (copy("corpus.json", None), "holds no corpus"),
         (copy("corpus.json", b"{"), "does not describe a corpus"),
+        (copy("corpus.json", b'{"format": "seqvae corpus"}'), "does not describe a corpus"),
         (copy("corpus.json", json.dumps(about | {"version": 99}).encode()), "version 99"),
         (tmp_path / "nowhere", "holds no corpus"),
     ):

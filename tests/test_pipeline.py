@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from seqvae.song import Key, Metre, Note, Part, SeqvaeError, Song, bars, find_ke
 SMALL = Size(embedding=(24, 24, 16, 4), condition=8, encoder=48, decoder=96, head=48, latent=16)
 FOUR, SIX = Metre(4, 4), Metre(6, 8)
 VELOCITY = 88  # a middle that the codec spells exactly
-CODEC: Any = NotesCodec()
+CODEC = NotesCodec()
 
 
 def tune(*lines: tuple[tuple[int, float], ...], start: float = 0.0) -> tuple[Note, ...]:

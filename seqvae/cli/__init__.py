@@ -52,7 +52,7 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="seqvae")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Melodies by variational autoencoders: make new ones, vary yours, turn one into another, train one."""
+    """Make new melodies, vary yours, turn one into another, and train a model of your own."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

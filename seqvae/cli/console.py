@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -12,20 +13,21 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
+    from rich.status import Status
 
 PATIENCE = 2.0  # seconds of silence
 EVERY = 10.0  # seconds between two plain lines
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Rows under their columns on stdout; numbers stand to the right."""
+    """Rows under their columns on stdout; columns of numbers stand to the right."""
+    rows = list(rows)
     cells = [[str(cell) for cell in row] for row in rows]
-    right = [all(cell[:1].isdigit() for cell in column) for column in zip(*cells, strict=True)]
+    right = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
     if not sys.stdout.isatty():
-        lines = [list(columns), *cells]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for line in lines:
-            padded = zip(line, widths, right or [False] * len(line), strict=True)
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for line in (columns, *cells):
+            padded = zip(line, widths, right, strict=True)
             click.echo("  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in padded).rstrip())
         return
     from rich.box import SIMPLE_HEAD
@@ -34,44 +36,70 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.text import Text
 
     grid = Table(box=SIMPLE_HEAD)
-    for name, number in zip(columns, right or [False] * len(columns), strict=True):
+    for name, number in zip(columns, right, strict=True):
         grid.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in cells:
-        grid.add_row(*map(Text, row))
+    for line in cells:
+        grid.add_row(*map(Text, line))
     Console().print(grid)
 
 
 class Progress:
-    """Told (stage, done, of how many, a remark), it says so on stderr: by a bar, or lines if no terminal."""
+    """Told (stage, done, of how many, a remark), says so on stderr once a stage has taken PATIENCE seconds.
+
+    On a terminal that is a bar, before it a spinner while nothing is told; elsewhere a line now and then.
+    """
 
     def __init__(self) -> None:
-        self.begun = self.said = time.monotonic()
-        self.bar: Bar | None = None
+        self.begun: dict[str, float] = {}  # stage -> seconds
+        self.said = 0.0  # seconds
         self.tasks: dict[str, TaskID] = {}
+        self.bar: Bar | None = None
+        self.spinner: Status | None = None
+        self.timer = threading.Timer(PATIENCE, self._spin)
+        self.timer.daemon = True
 
     def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            self.timer.start()
         return self
 
     def __exit__(self, *fault: object) -> None:
+        self._still()
         if self.bar is not None:
             self.bar.stop()
 
     def __call__(self, stage: str, done: int, total: int, remark: str = "") -> None:
         now = time.monotonic()
-        if now - self.begun < PATIENCE:
+        if now - self.begun.setdefault(stage, now) < PATIENCE:
             return
         if sys.stderr.isatty():
             self._draw(stage, done, total, remark)
-        elif now - self.said >= EVERY or self.said == self.begun or done == total:
+        elif now - self.said >= EVERY or done == total:
             self.said = now
             click.echo(f"{stage} {done} of {total}{'  ' * bool(remark)}{remark}", err=True)
 
     def say(self, line: str) -> None:
-        """A line that stays, above the bar."""
+        """A line that stays."""
+        self._still()
         if self.bar is not None:
             self.bar.console.print(line, markup=False, highlight=False)
         else:
             click.echo(line, err=True)
+
+    def _spin(self) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        self.spinner = Status("working", console=Console(stderr=True))
+        self.spinner.start()
+
+    def _still(self) -> None:
+        """No spinner from here on."""
+        self.timer.cancel()
+        if self.timer.is_alive():
+            self.timer.join()
+        if self.spinner is not None:
+            self.spinner.stop()
 
     def _draw(self, stage: str, done: int, total: int, remark: str) -> None:
         if self.bar is None:
@@ -79,6 +107,7 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
+            self._still()
             about, note = TextColumn("{task.description}"), TextColumn("{task.fields[remark]}")
             columns = (about, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
             self.bar = Bar(*columns, console=Console(stderr=True))

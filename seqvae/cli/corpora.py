@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -36,7 +36,7 @@ def prepare(source: str, out: Path, bars: int, workers: int | None, seed: int, e
     from seqvae.codecs import NotesCodec
 
     with Progress() as tell:
-        codec: Any = NotesCodec(bars)
+        codec = NotesCodec(bars)
         report = corpus.prepare(
             source, out, codec=codec, workers=workers, seed=seed, essen=essen, progress=tell
         )

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,9 +100,10 @@ def generate(
 ) -> None:  # fmt: skip
     """Make new melodies."""
     with results(out) as folder, Progress() as tell:
+        number = gm_program(program)
         pipeline = opened(model)
         songs = pipeline.sample(
-            count, bars=bars, metre=metre, key=key, tempo=tempo, program=gm_program(program),
+            count, bars=bars, metre=metre, key=key, tempo=tempo, program=number,
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, prior=prior,
         )  # fmt: skip
         named = dict(zip(numbered("melody-", count), songs, strict=True))
@@ -116,7 +118,7 @@ def generate(
 @click.argument("b", type=click.Path(path_type=Path))
 @model
 @click.option(
-    "--steps", type=click.IntRange(2, 1000), default=9, show_default=True, help="Songs, A and B included."
+    "--steps", type=click.IntRange(2, 100), default=9, show_default=True, help="Songs, A and B included."
 )
 @click.option("--fit", type=click.Choice(["loop", "stretch"]), default="loop", show_default=True,
               help="What becomes of the shorter song.")  # fmt: skip
@@ -133,10 +135,14 @@ def interpolate(
     The ends are the songs' own reconstructions. The songs meet bar by bar; where their metres differ, the
     first half of the way is in A's metre and the second in B's.
     """
+    from seqvae import files
+    from seqvae.song import melody
+
+    tracks = track_a, track_b
     with results(out) as folder, Progress() as tell:
-        pipeline = opened(model)
-        morph = pipeline.interpolate(
-            a, b, steps, fit=fit, tracks=(track_a, track_b),
+        ends = files.read(a), files.read(b)  # first of all: reading takes no model to fail
+        morph = opened(model).interpolate(
+            *ends, steps, fit=fit, tracks=tracks,
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         )  # fmt: skip
         digits = max(2, len(str(steps)))
@@ -144,10 +150,8 @@ def interpolate(
         named = dict(zip([*names, "journey"], [*morph.songs, morph.journey], strict=True))
         write_songs(named, folder, Forms(musicxml, wav, False), tell)
         if png:
-            from seqvae import render
-
-            titles = [a.stem, *(f"{s / (steps - 1):.0%}" for s in range(1, steps - 1)), b.stem]
-            render.path_grid(morph.songs, folder / "path.png", titles)
+            places = [melody(*end)[0] for end in zip(ends, tracks, strict=True)]
+            draw_path(morph.songs, (a, b), places, folder)
     summarise(named, out, morph.notices)
 
 
@@ -160,8 +164,11 @@ def reconstruct(
     song: Path, model: str, track: str | None, out: Path, musicxml: bool, wav: bool, png: bool
 ) -> None:  # fmt: skip
     """Write a song's melody as the model remembers it; the other tracks stay."""
+    from seqvae import files
+
     with results(out) as folder, Progress() as tell:
-        named = {f"{song.stem}.reconstruction": opened(model).reconstruct(song, track)}
+        read = files.read(song)
+        named = {f"{song.stem}.reconstruction": opened(model).reconstruct(read, track)}
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
     summarise(named, out)
 
@@ -181,9 +188,12 @@ def vary(
     top_k: int, top_p: float, seed: int, out: Path, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
     """Write variations of a song's melody; the other tracks stay."""
+    from seqvae import files
+
     with results(out) as folder, Progress() as tell:
+        read = files.read(song)
         songs = opened(model).vary(
-            song, amount, count, track=track, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+            read, amount, count, track=track, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
         named = dict(zip(numbered(f"{song.stem}.variation-", count), songs, strict=True))
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
@@ -208,21 +218,19 @@ def numbered(stem: str, count: int) -> list[str]:
 
 def gm_program(text: str) -> int:
     """A General MIDI programme by number, whole name, or the first name that has all the words."""
+    if text.strip().isdecimal() and len(text) < 9:
+        return int(text)
     from pretty_midi.constants import INSTRUMENT_MAP
 
     from seqvae.song import SeqvaeError
 
-    if text.strip().isdecimal():
-        return int(text)
     names, words = [name.lower() for name in INSTRUMENT_MAP], text.lower().split()
     fits = [i for i, name in enumerate(names) if name.split() == words]
     fits = fits or [i for i, name in enumerate(names) if words and all(word in name for word in words)]
     if not fits:
-        near = get_close_matches(
-            text.lower(), [*names, *{word for name in names for word in name.split()}], 3, 0.5
-        )
-        hint = f"did you mean {' or '.join(near)}" if near else "give a number from 0 to 127"
-        raise SeqvaeError(f'no General MIDI instrument is called "{text}"; {hint}?')
+        known = dict.fromkeys([*names, *" ".join(names).split()])
+        near = " or ".join(get_close_matches(text.lower(), known, 3, 0.5)) or "a number from 0 to 127"
+        raise SeqvaeError(f'no General MIDI instrument is called "{text}"; try {near}')
     return fits[0]
 
 
@@ -273,6 +281,18 @@ def write_songs(named: dict[str, Song], folder: Path, forms: Forms, tell: Progre
         tell("writing", i, len(named))
 
 
+def draw_path(songs: Sequence[Song], ends: tuple[Path, Path], tracks: Sequence[int], folder: Path) -> None:
+    """path.png: the melodies of a path, of which those of the ends stand among other tracks."""
+    from seqvae import render
+
+    lines = [
+        replace(songs[at], parts=(songs[at].parts[track],)) for at, track in zip((0, -1), tracks, strict=True)
+    ]
+    shares = [f"{step / (len(songs) - 1):.0%}" for step in range(1, len(songs) - 1)]
+    titles = [ends[0].stem, *shares, ends[1].stem]
+    render.path_grid([lines[0], *songs[1:-1], lines[1]], folder / "path.png", titles)
+
+
 def summarise(named: dict[str, Song], out: Path, remarks: Sequence[str] = ()) -> None:
     """A table of the songs written, and every notice once: with its file unless it holds for all."""
     from seqvae.song import bars, find_key
@@ -283,10 +303,11 @@ def summarise(named: dict[str, Song], out: Path, remarks: Sequence[str] = ()) ->
         key = song.key or (find_key(notes) if notes else "")
         rows.append((out / f"{name}.mid", len(bars(song)), sum(len(p.notes) for p in song.parts), key))
     table(("file", "bars", "notes", "key"), rows)
-    lines = dict.fromkeys(remarks)
+    lines = list(remarks)
     for name, song in named.items():
         for notice in song.notices:
             shared = all(notice in other.notices for other in named.values())
-            lines[notice if shared else f"{name}: {notice}"] = None
-    for line in lines:
-        click.echo(f"note: {line}")
+            if not any(line.endswith(notice) for line in remarks):
+                lines.append(notice if shared else f"{name}: {notice}")
+    for line in dict.fromkeys(lines):
+        click.echo(f"note: {line.rstrip('.')}")

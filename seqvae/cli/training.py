@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def train(corpus: Path, recipe: str, settings: tuple[str, ...], out: Path, resum
             tell("training step", step, total, remark)
 
         best = training.train(corpus, recipe, out, overrides, resume=resume, progress=show)
-    click.echo(f"the best model is {best}: try seqvae generate --model {out}")
+    if os.environ.get("RANK", "0") == "0":  # torchrun's first process speaks for all
+        click.echo(f"the best model is {best}: try seqvae generate --model {out}")
 
 
 @click.command()

@@ -12,8 +12,7 @@ CODECS = {"notes": NotesCodec}
 
 
 def build_codec(config: Mapping[str, Any]) -> NotesCodec:
-    """The codec that ``codec.config()`` describes. Raises `SeqvaeError` for an unknown name or other
-    settings."""
+    """The codec that ``codec.config()`` describes. Raises `SeqvaeError` where there is no such codec."""
     name, settings = config.get("name"), {key: value for key, value in config.items() if key != "name"}
     if not isinstance(name, str) or name not in CODECS:
         raise SeqvaeError(f"unknown codec {name!r}; known: {', '.join(CODECS)}")

@@ -2,7 +2,8 @@
 
 Conventions: an encoded thing is ``steps`` (T, K), one column a `Stream`, and a ``condition`` (C,) that the
 decoder is told. The last symbol of stream 0 is END in every codec; the last row of ``steps`` is the END row,
-whose other columns are 0 and carry no likelihood. Nothing here knows torch. """
+whose other columns are 0 and carry no likelihood. Nothing here knows torch.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ Raw = TypeVar("Raw")
 
 
 class Stream(NamedTuple):
-    """One column of a step. ``networks.py`` maps ``kind`` to an embedding and a head; symbols are 0 ..
-    size-1.
+    """One column of a step: symbols 0 .. size-1. ``networks.py`` maps ``kind`` to an embedding and a head.
 
     Kinds: ``increasing`` (a symbol is greater than the one before it in the sequence), ``ordinal``
-    (neighbouring symbols mean neighbouring values), ``category`` (no order). """
+    (neighbouring symbols mean neighbouring values), ``category`` (no order).
+    """
 
     name: str
     kind: str
@@ -32,8 +33,7 @@ class Encoded(NamedTuple):
 
 
 class Codec(Protocol[Raw]):
-    """Laws: ``decode(*encode(x)) == snap(x)``; ``snap(snap(x)) == snap(x)``; ``decode`` of any grid never
-    raises."""
+    """Laws: ``decode(*encode(x)) == snap(x)``; ``snap(snap(x)) == snap(x)``; ``decode`` never raises."""
 
     name: str
     streams: tuple[Stream, ...]

@@ -1,7 +1,8 @@
 """The ``notes`` codec: a window of melody, one step a note, with streams onset, pitch, duration and velocity.
 
 Time is a grid of 12 ticks a quarter note, which holds sixteenths, triplets and sextuplets exactly. The onset
-counts from the window's start; the duration may run past the window's end. The metre is the condition. """
+counts from the window's start; the duration may run past the window's end. The metre is the condition.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class NotesCodec:
 
     Onsets and ends are rounded to the nearest tick, velocities to 8 levels; pitches outside the piano are
     folded by octaves, durations lie in 1 .. 192 ticks; of notes on one tick the first stays. Raises
-    `SeqvaeError` for windows without a bar or a quarter, or too long for int16. """
+    `SeqvaeError` for windows without a bar or a quarter, or too long for int16.
+    """
 
     name = "notes"
 
@@ -49,8 +51,7 @@ class NotesCodec:
         return {"name": self.name, "bars": self.bars, "bar_ticks": self.bar_ticks}
 
     def pieces(self, source: object) -> Iterator[tuple[int, Phrase]]:
-        """Every window of ``bars`` full bars of a song's melody, at every bar, but empty ones: (bar,
-        phrase)."""
+        """Every window of a song's melody, at every bar, that holds a note: (bar, phrase)."""
         if not isinstance(source, Song):
             raise SeqvaeError(f"the notes codec spells songs, not {type(source).__name__}")
         _, part = melody(source)
@@ -59,19 +60,16 @@ class NotesCodec:
                 yield window.bar, window.phrase
 
     def condition(self, metre: Metre) -> np.ndarray:
-        """(2,) the metre as symbols. Raises `SeqvaeError` for a bar that is none, off the grid or too
-        long."""
+        """(2,) the metre as symbols. Raises `SeqvaeError` for no metre, or a bar off the grid or too long."""
         if not metre.possible:
             raise SeqvaeError(f"{metre} is not a metre")
         if metre.ticks > self.bar_ticks:
-            raise SeqvaeError(
-                f"a bar of {metre} is longer than this model's longest, {self.bar_ticks / TICKS:g} quarter notes"
-            )
+            longest = f"{self.bar_ticks / TICKS:g} quarter notes"
+            raise SeqvaeError(f"a bar of {metre} is longer than this model's longest bar, {longest}")
         return np.array([metre.numerator, DENOMINATORS.index(metre.denominator)], np.int16)
 
     def metre(self, condition: np.ndarray) -> Metre:
-        """The metre that symbols (2,) mean; the longest bar of quarters where they mean none that this codec
-        spells."""
+        """The metre of symbols (2,); where the codec spells none such, its longest bar of quarters."""
         metre = Metre(int(condition[0]), DENOMINATORS[int(condition[1]) % len(DENOMINATORS)])
         ticks = metre.beats * TICKS
         fits = metre.possible and ticks <= self.bar_ticks and ticks == int(ticks)
@@ -101,8 +99,7 @@ class NotesCodec:
         return Encoded(np.array(steps, np.int16), condition)
 
     def decode(self, steps: np.ndarray, condition: np.ndarray) -> Phrase:
-        """Any integers become a phrase: reading stops at END; what lies outside the window or the order is
-        left out.
+        """Any integers become a phrase: reading stops at END, and notes out of the window or of order go.
 
         Overlaps are cut at the next onset: a melody sounds one note at a time.
         """
@@ -122,8 +119,7 @@ class NotesCodec:
         return Phrase(notes, metre, self.bars)
 
     def augment(self, steps: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Each row (B, T, 4) transposed by its own whole number of semitones, -6 .. 5, where the piano allows
-        it."""
+        """Each row (B, T, 4) transposed by its own number of semitones, -6 .. 5, as the piano allows."""
         real = np.arange(steps.shape[1]) < (lengths - 1)[:, None]  # (B, T) notes: neither END nor padding
         pitch = steps[..., 1]
         low = np.where(real, pitch, HIGHEST).min(1)
@@ -135,8 +131,7 @@ class NotesCodec:
         return out
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
-        """Onsets, intervals and metre: the same tune in another key, articulation or loudness gives the same
-        bytes."""
+        """Onsets, intervals and metre: the same in another key, articulation or loudness."""
         notes = np.asarray(steps[:-1, :2], np.int16)
         relative = notes - np.array([0, notes[0, 1] if len(notes) else 0], np.int16)
         return np.asarray(condition, np.int16).tobytes() + relative.tobytes()

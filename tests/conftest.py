@@ -1,0 +1,63 @@
+"""What tests share: one thread, hypothesis without chance, and a tiny model of melodies."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+from torch import Tensor  # noqa: E402
+from torch.nn.utils.rnn import pad_sequence  # noqa: E402
+
+from seqvae.codecs import NotesCodec  # noqa: E402
+from seqvae.model import SequenceVAE, Size  # noqa: E402
+from seqvae.song import Metre, Note, Phrase  # noqa: E402
+
+torch.set_num_threads(1)
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def codec() -> NotesCodec:
+    return NotesCodec()
+
+
+@pytest.fixture(scope="session")
+def size() -> Size:
+    return Size(embedding=(12, 12, 8, 4), condition=4, encoder=24, decoder=40, head=20, latent=8)
+
+
+@pytest.fixture
+def model(codec: NotesCodec, size: Size) -> SequenceVAE:
+    """Untrained, the same for every test."""
+    torch.manual_seed(0)
+    return SequenceVAE(codec.streams, codec.conditions, size)
+
+
+def phrase(rng: np.random.Generator, metre: Metre) -> Phrase:
+    """Two bars of eighths and quarters walking up and down a scale."""
+    notes, at, degree = [], 0.0, int(rng.integers(7, 14))
+    while at < 2 * metre.beats:
+        duration = float(rng.choice((0.5, 0.5, 1.0)))
+        pitch = 48 + 12 * (degree // 7) + (0, 2, 4, 5, 7, 9, 11)[degree % 7]
+        notes.append(Note(at, min(duration, 2 * metre.beats - at), pitch, int(rng.integers(60, 110))))
+        at, degree = at + duration, degree + int(rng.integers(-2, 3))
+    return Phrase(tuple(notes), metre, 2)
+
+
+@pytest.fixture(scope="session")
+def phrases() -> list[Phrase]:
+    rng = np.random.default_rng(0)
+    return [phrase(rng, Metre(*((4, 4), (3, 4), (6, 8), (2, 4))[i % 4])) for i in range(24)]
+
+
+@pytest.fixture(scope="session")
+def batch(codec: NotesCodec, phrases: list[Phrase]) -> tuple[Tensor, Tensor, Tensor]:
+    """The phrases' steps (24, T, 4), lengths (24,) and conditions (24, 2), zero-padded."""
+    rows = [codec.encode(phrase) for phrase in phrases]
+    steps = pad_sequence([torch.from_numpy(row.steps).long() for row in rows], batch_first=True)
+    conditions = torch.from_numpy(np.stack([row.condition for row in rows])).long()
+    return steps, torch.tensor([len(row.steps) for row in rows]), conditions

@@ -1,0 +1,328 @@
+"""What is saved comes back to the bit, and what was damaged, tampered with or of another kind is refused."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from seqvae import checkpoint
+from seqvae.checkpoint import (
+    Saved,
+    build_model,
+    load_model,
+    load_state,
+    read_config,
+    save_model,
+    save_state,
+    write_atomic,
+)
+from seqvae.codecs import NotesCodec
+from seqvae.latent import Mixture, Succession
+from seqvae.model import SequenceVAE, Size
+from seqvae.objective import Elbo
+from seqvae.song import SeqvaeError
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def saved(codec: NotesCodec, model: SequenceVAE) -> Saved:
+    z = model.size.latent
+    mixture = Mixture(torch.tensor([0.25, 0.75]), noise(2, z), noise(2, z, z).tril())
+    succession = Succession(noise(z, z), noise(z), noise(z, z).tril())
+    return Saved(model, codec, {"recipe": {"steps": 7}, "valid": {"nll": 1.5}}, mixture, succession)
+
+
+@pytest.fixture
+def folder(saved: Saved, tmp_path: Path) -> Path:
+    save_model(tmp_path / "model", saved)
+    return tmp_path / "model"
+
+
+def refusal(load: Callable[[], object], *words: str) -> str:
+    """The message, which is one sentence on one line and holds the words."""
+    with pytest.raises(SeqvaeError) as caught:
+        load()
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 500
+    assert all(word in message for word in words), message
+    return message
+
+
+# ------------------------------------------------------------------------------------------ models
+
+
+def test_a_model_comes_back_to_the_bit(saved: Saved, folder: Path, batch: Batch) -> None:
+    found = load_model(folder)
+    assert found.codec.config() == saved.codec.config() and found.model.size == saved.model.size
+    assert found.config["recipe"] == {"steps": 7} and found.config["valid"] == {"nll": 1.5}
+    weights = saved.model.state_dict()
+    assert found.model.state_dict().keys() == weights.keys()
+    for name, value in found.model.state_dict().items():
+        assert torch.equal(value, weights[name]) and value.dtype == torch.float32
+    for ours, theirs in ((saved.mixture, found.mixture), (saved.succession, found.succession)):
+        assert ours is not None and theirs is not None
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert not found.model.training and not any(p.requires_grad for p in found.model.parameters())
+    z = noise(len(batch[0]), saved.model.size.latent)
+    with torch.no_grad():
+        assert torch.equal(found.model.nll(z, *batch), saved.model.nll(z, *batch))
+
+
+def test_half_precision_halves_the_file_and_rounds_once(saved: Saved, folder: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "half", saved, half=True)
+    sizes = [(place / "model.safetensors").stat().st_size for place in (tmp_path / "half", folder)]
+    assert sizes[0] < 0.6 * sizes[1]
+    found = load_model(tmp_path / "half")
+    for name, value in found.model.state_dict().items():
+        assert torch.equal(value, saved.model.state_dict()[name].half().float())
+    save_model(tmp_path / "again", found, half=True)  # nothing more is lost the second time
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "half" / name).read_bytes()
+
+
+def test_a_model_without_fitted_prior_has_none(codec: NotesCodec, model: SequenceVAE, tmp_path: Path) -> None:
+    save_model(tmp_path, Saved(model, codec))
+    found = load_model(tmp_path)
+    assert found.mixture is None and found.succession is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_figures_cannot_pass_for_what_the_file_says_of_itself(saved: Saved, tmp_path: Path) -> None:
+    saved.config |= {"format": 99, "sha256": "0", "codec": {}, "size": {}}
+    save_model(tmp_path, saved)
+    assert load_model(tmp_path).config["format"] == checkpoint.FORMAT
+
+
+def test_a_model_saved_over_another_replaces_it(saved: Saved, folder: Path) -> None:
+    with torch.no_grad():
+        next(saved.model.parameters()).add_(1)
+    saved.mixture = None
+    save_model(folder, saved)
+    found = load_model(folder)
+    assert (
+        torch.equal(next(found.model.parameters()), next(saved.model.parameters())) and found.mixture is None
+    )
+
+
+def test_a_corpus_spelt_otherwise_is_refused(saved: Saved) -> None:
+    saved.check_codec(NotesCodec())
+    refusal(lambda: saved.check_codec(NotesCodec(4)), "'bars': 2", "'bars': 4", "prepare")
+
+
+def test_an_embedding_for_each_stream_is_needed(codec: NotesCodec) -> None:
+    refusal(lambda: build_model(codec, Size(embedding=(8, 8))), "embedding", "4", "onset, pitch")
+
+
+# ------------------------------------------------------------------------------------- bad models
+
+
+def test_folders_that_are_no_models_are_refused(folder: Path, tmp_path: Path) -> None:
+    refusal(lambda: load_model(tmp_path), str(tmp_path), "no model")
+    refusal(lambda: load_model(tmp_path / "nowhere"), "no model")
+    refusal(lambda: load_model(folder / "config.json"), "cannot be read")
+    (folder / "model.safetensors").unlink()
+    refusal(lambda: load_model(folder), str(folder), "no readable model.safetensors")
+
+
+@pytest.mark.parametrize("where", [0, 100, -1])
+def test_a_flipped_byte_is_found(folder: Path, where: int) -> None:
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[where] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    refusal(lambda: load_model(folder), str(folder), "not what its config.json describes")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 50, 5000, -1])
+def test_a_truncated_file_is_found_even_where_the_hash_was_mended(folder: Path, keep: int) -> None:
+    data = (folder / "model.safetensors").read_bytes()[:keep]
+    (folder / "model.safetensors").write_bytes(data)
+    refusal(lambda: load_model(folder), "not what its config.json describes")
+    tamper(folder, sha256=hashlib.sha256(data).hexdigest())
+    refusal(lambda: load_model(folder), "model.safetensors is damaged")
+
+
+def tamper(folder: Path, drop: str = "", **values: Any) -> None:
+    """Changes config.json."""
+    config = json.loads((folder / "config.json").read_text()) | values
+    config.pop(drop, None)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def reweigh(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    """Changes the weights and mends their hash."""
+    tensors = load((folder / "model.safetensors").read_bytes())
+    change(tensors)
+    data = save(tensors)
+    (folder / "model.safetensors").write_bytes(data)
+    tamper(folder, sha256=hashlib.sha256(data).hexdigest())
+
+
+def test_weights_that_are_no_numbers_are_refused(folder: Path) -> None:
+    for value in (float("nan"), float("inf")):
+        for name in ("encoder.mean.bias", "prior.mixture.means"):
+            reweigh(folder, lambda tensors, name=name, value=value: tensors[name].view(-1)[3:4].fill_(value))  # type: ignore[misc]
+            refusal(lambda: load_model(folder), str(folder), "not finite")
+            reweigh(folder, lambda tensors, name=name: tensors[name].view(-1)[3:4].fill_(0))  # type: ignore[misc]
+    load_model(folder)
+
+
+def test_weights_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
+    reweigh(folder, lambda tensors: tensors.update(more=torch.zeros(1)))
+    refusal(lambda: load_model(folder), "does not fit its weights", "more")
+    reweigh(folder, lambda tensors: [tensors.pop(name) for name in ("more", "encoder.mean.bias")] and None)
+    refusal(lambda: load_model(folder), "does not fit its weights", "encoder.mean.bias")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": 2}, ["no model this version reads"]),
+        ({"format": "seqvae corpus"}, ["no model this version reads"]),
+        ({"drop": "format"}, ["no model this version reads"]),
+        ({"drop": "sha256"}, ["not what its config.json describes"]),
+        ({"drop": "codec"}, ["does not fit", "codec"]),
+        ({"drop": "size"}, ["does not fit", "size"]),
+        ({"codec": {"name": "sketches"}}, ["unknown codec 'sketches'"]),
+        ({"codec": {}}, ["unknown codec"]),
+        ({"codec": "notes"}, ["does not fit"]),
+        ({"codec": None}, ["does not fit"]),
+        ({"codec": {"name": "notes", "bars": 3, "bar_ticks": 72}}, ["does not fit", "size mismatch"]),
+        ({"codec": {"name": "notes", "bars": -2, "bar_ticks": 72}}, ["no notes codec"]),
+        ({"codec": {"name": "notes", "beats": 8}}, ["cannot have the settings"]),
+        ({"size": {}}, ["does not fit", "embedding"]),
+        ({"size": []}, ["does not fit"]),
+        ({"size": {"embedding": [12, 12, 8, 4], "width": 3}}, ["does not fit", "width"]),
+        ({"size": {"embedding": [12, 12, 8]}}, ["does not fit", "embedding"]),
+        ({"size": {"embedding": [12, 12, 8, 4], "latent": "many"}}, ["does not fit"]),
+        ({"size": {"embedding": [12, 12, 8, 4], "latent": -4}}, ["does not fit"]),
+        ({"size": {"embedding": [12, 12, 8, 4]}}, ["does not fit", "size mismatch"]),
+    ],
+)
+def test_other_configs_are_refused(folder: Path, change: dict[str, Any], words: list[str]) -> None:
+    tamper(folder, **change)
+    refusal(lambda: load_model(folder), str(folder), *words)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3", "null", '"notes"', "\xff\xfe", "[" * 100_000])
+def test_configs_that_are_no_json_object_are_refused(folder: Path, text: str) -> None:
+    (folder / "config.json").write_bytes(text.encode("latin-1"))
+    refusal(lambda: read_config(folder), str(folder), "config.json")
+
+
+# --------------------------------------------------------------------------------- training states
+
+
+def train(model: SequenceVAE, optimizer: torch.optim.Optimizer, batch: Batch, steps: range) -> None:
+    for step in steps:
+        nll, posterior = model(*batch, noise(len(batch[0]), model.size.latent, seed=step))
+        optimizer.zero_grad()
+        Elbo(warmup=10)(nll, posterior, step).loss.backward()
+        optimizer.step()
+
+
+def fresh(codec: NotesCodec, size: Size, seed: int = 0) -> tuple[SequenceVAE, torch.optim.Adam]:
+    torch.manual_seed(seed)
+    model = SequenceVAE(codec.streams, codec.conditions, size)
+    return model, torch.optim.Adam(model.parameters(), 0.01, betas=(0.9, 0.99))
+
+
+def bits(model: SequenceVAE, optimizer: torch.optim.Optimizer) -> dict[str, bytes]:
+    found = {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            found[f"{name}/{key}"] = value.numpy().tobytes()
+    return found
+
+
+def test_a_resumed_training_has_the_bytes_of_one_undisturbed(
+    codec: NotesCodec, size: Size, batch: Batch, tmp_path: Path
+) -> None:
+    model, optimizer = fresh(codec, size)
+    train(model, optimizer, batch, range(3))
+    progress = {"step": 3, "best": float("inf"), "rows": [{"nll": 1 / 3}]}
+    save_state(tmp_path / "state", model, optimizer, progress)
+    halfway = bits(model, optimizer)
+    train(model, optimizer, batch, range(3, 6))
+    again, its_optimizer = fresh(codec, size, seed=1)
+    assert load_state(tmp_path / "state", again, its_optimizer) == progress
+    assert bits(again, its_optimizer) == halfway
+    train(again, its_optimizer, batch, range(3, 6))
+    assert bits(again, its_optimizer) == bits(model, optimizer) != halfway
+
+
+def test_a_state_saved_before_the_first_step_is_a_beginning(
+    codec: NotesCodec, size: Size, batch: Batch, tmp_path: Path
+) -> None:
+    model, optimizer = fresh(codec, size)
+    save_state(tmp_path / "state", model, optimizer, {"step": 0})
+    again, its_optimizer = fresh(codec, size, seed=1)
+    assert load_state(tmp_path / "state", again, its_optimizer) == {"step": 0}
+    for one in ((model, optimizer), (again, its_optimizer)):
+        train(*one, batch, range(2))
+    assert bits(again, its_optimizer) == bits(model, optimizer)
+
+
+def test_bad_states_are_refused(codec: NotesCodec, size: Size, batch: Batch, tmp_path: Path) -> None:
+    model, optimizer = fresh(codec, size)
+    train(model, optimizer, batch, range(1))
+    path = tmp_path / "last.safetensors"
+    refusal(lambda: load_state(path, model, optimizer), str(path), "cannot be read")
+    save_state(path, model, optimizer, {"step": 1})
+    other = fresh(codec, Size(**(vars(size) | {"latent": 9})))
+    refusal(lambda: load_state(path, *other), str(path), "does not fit this recipe", "size mismatch")
+    data = path.read_bytes()
+    for cut in (0, 7, 300, len(data) - 1):
+        path.write_bytes(data[:cut])
+        refusal(lambda: load_state(path, model, optimizer), str(path), "is damaged")
+    path.write_bytes(save({"model.x": torch.zeros(1)}))
+    refusal(lambda: load_state(path, model, optimizer), str(path), "does not fit this recipe")
+    path.write_bytes(save({name: value for name, value in load(data).items()}))  # without progress
+    refusal(lambda: load_state(path, model, optimizer), str(path), "does not fit this recipe", "metadata")
+
+
+# ----------------------------------------------------------------------------------------- writing
+
+
+def test_nothing_is_written_where_nothing_can_be(saved: Saved, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    model, optimizer = saved.model, torch.optim.Adam(saved.model.parameters())
+    refusal(lambda: save_model(tmp_path / "file", saved), "file", "cannot be written")
+    refusal(lambda: save_model(tmp_path / "file" / "deep", saved), "cannot be written")
+    refusal(lambda: save_state(tmp_path / "file" / "state", model, optimizer, {}), "cannot be written")
+    (tmp_path / "folder").mkdir()
+    refusal(lambda: write_atomic(tmp_path / "folder", b"data"), "folder", "cannot be written")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("breaks", ["fsync", "replace"])
+def test_a_disk_that_fills_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_atomic(tmp_path / "file", b"old")
+    monkeypatch.setattr(os, breaks, full)
+    refusal(
+        lambda: write_atomic(tmp_path / "file", b"new"), str(tmp_path / "file"), "No space left on device"
+    )
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_files_are_readable_by_others_and_folders_made(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "a" / "b" / "file", b"data")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"data"
+    assert (tmp_path / "a" / "b" / "file").stat().st_mode & 0o777 == 0o644

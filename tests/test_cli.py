@@ -1,0 +1,507 @@
+"""cli/: what every command writes and says; bad input costs one sentence and leaves nothing behind."""
+
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from seqvae import files, pipeline
+from seqvae.checkpoint import Saved, build_model, save_model
+from seqvae.cli import main
+from seqvae.cli.console import Progress, table
+from seqvae.cli.melodies import gm_program
+from seqvae.codecs import NotesCodec
+from seqvae.model import Size
+from seqvae.song import Metre, Note, Part, SeqvaeError, Song, melody
+
+SMALL = Size(embedding=(8, 8, 8, 4), condition=4, encoder=16, decoder=16, head=16, latent=8)
+LINE = tuple(Note(float(i), 1.0, 60 + i * 5 % 13) for i in range(16))
+HARMONY = tuple(Note(4.0 * i, 4.0, p) for i in range(4) for p in (48, 52))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "random"
+    torch.manual_seed(0)
+    codec = NotesCodec()
+    about = {"licence": "none", "metres": {"4/4": 9}, "recipe": {"about": "noise"}, "valid": {"kl": 1.25}}
+    save_model(folder, Saved(build_model(codec, SMALL), codec, about))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """a.mid with two tracks in 4/4, b.mid in 6/8, c.abc."""
+    folder = tmp_path_factory.mktemp("songs")
+    files.write(Song((Part(HARMONY, "piano"), Part(LINE, "melody", 73))), folder / "a.mid")
+    files.write(Song((Part(LINE[:9], "melody", 40),), ((0.0, Metre(6, 8)),)), folder / "b.mid")
+    (folder / "c.abc").write_text("X:1\nT:C\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|c4|\n")
+    return folder
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def done(*arguments: object) -> str:
+    """What a command says that must work."""
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# What works
+
+
+def test_generate(model: Path, tmp_path: Path) -> None:
+    options = ["-m", model, "-n", 3, "--bars", 2, "--metre", "6/8", "--key", "D", "--tempo", 96]
+    said = done("generate", *options, "--program", "flute", "--seed", 3, "-o", tmp_path / "deep" / "er")
+    folder = tmp_path / "deep" / "er"
+    assert names(folder) == [f"melody-0{i}.{form}" for i in (1, 2, 3) for form in ("mid", "png")]
+    song = files.read(folder / "melody-01.mid")
+    assert song.metres == ((0.0, Metre(6, 8)),) and song.tempi == ((0.0, 96.0),)
+    assert song.parts[0].program == 73 and song.key is not None and song.key.tonic == 2
+    assert all(str(folder / f"melody-0{i}.mid") in said for i in (1, 2, 3))
+    assert "drawn from the standard normal prior with seed 3" in said
+    assert said.count("note: the model was trained on no music in 6/8") == 1
+
+
+def test_same_seed_same_bytes(model: Path, tmp_path: Path) -> None:
+    for name, n, seed in (("a", 3, 5), ("b", 3, 5), ("c", 2, 5), ("d", 3, 6)):
+        done("generate", "-m", model, "-n", n, "--seed", seed, "-o", tmp_path / name)
+    a, b, c, d = (contents(tmp_path / name) for name in "abcd")
+    assert a == b and a != d and c.items() <= a.items()
+
+
+def test_interpolate(model: Path, songs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = done("interpolate", songs / "a.mid", songs / "b.mid", "-m", model, "--steps", 3, "-o", out)
+    assert names(out) == ["01-of-03.mid", "02-of-03.mid", "03-of-03.mid", "journey.mid", "path.png"]
+    assert "note: 4/4 meets 6/8 bar by bar" in said and "note: the other tracks (1 and 0)" in said
+    for at, name in ((1, "a"), (3, "b")):
+        done("reconstruct", songs / f"{name}.mid", "-m", model, "-o", tmp_path / "ends")
+        end = (tmp_path / "ends" / f"{name}.reconstruction.mid").read_bytes()
+        assert (out / f"0{at}-of-03.mid").read_bytes() == end
+    plain = [
+        "-m",
+        model,
+        "--steps",
+        2,
+        "--fit",
+        "stretch",
+        "--no-png",
+        "--track-a",
+        1,
+        "-o",
+        tmp_path / "plain",
+    ]
+    done("interpolate", songs / "a.mid", songs / "c.abc", *plain)
+    assert names(tmp_path / "plain") == ["01-of-02.mid", "02-of-02.mid", "journey.mid"]
+
+
+def test_reconstruct_in_every_form(model: Path, songs: Path, tmp_path: Path) -> None:
+    done("reconstruct", songs / "a.mid", "-m", model, "-o", tmp_path, "--musicxml", "--wav", "--png")
+    assert names(tmp_path) == [f"a.reconstruction.{form}" for form in ("mid", "musicxml", "png", "wav")]
+    found = files.read(tmp_path / "a.reconstruction.mid")
+    assert found.parts[0] == files.read(songs / "a.mid").parts[0]
+    assert files.read(tmp_path / "a.reconstruction.musicxml").metres == found.metres
+
+
+def test_vary(model: Path, songs: Path, tmp_path: Path) -> None:
+    source = songs / "a.mid"
+    said = done("vary", source, "-m", model, "--amount", 0, "-n", 2, "-o", tmp_path, "--track", "piano")
+    assert names(tmp_path) == ["a.variation-01.mid", "a.variation-02.mid"]
+    assert said.count("note: 4 of 8 notes lie below the melody and were left out\n") == 1
+    done("reconstruct", source, "-m", model, "-o", tmp_path, "--track", 1)
+    assert len(set(contents(tmp_path).values())) == 1
+    assert (
+        files.read(tmp_path / "a.variation-01.mid").parts[-1].notes == melody(files.read(source), 2)[1].notes
+    )
+
+
+def test_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "PRETRAINED", tmp_path)
+    assert "no model is embedded" in done("models")
+    shutil.copytree(model, tmp_path / "noise")
+    said = done("models")
+    assert said.splitlines()[0].split() == ["name", "kind", "what", "size", "KL", "licence"]
+    assert re.fullmatch(r"noise +notes +noise +\d\.\d MB +1\.2 nats +none", said.splitlines()[1])
+    assert json.loads(done("models", "--json"))[0]["name"] == "noise"
+    done("generate", "--model", "noise", "-n", 1, "--no-png", "-o", tmp_path / "out")
+    assert "embedded are noise" in run("generate", "-m", "nose", "-o", tmp_path / "out2").stderr
+
+
+def test_prepare(songs: Path, tmp_path: Path) -> None:
+    shutil.copytree(songs, tmp_path / "music")
+    (tmp_path / "music" / "noise.mid").write_bytes(b"noise")
+    (tmp_path / "music" / "cover.jpg").write_bytes(b"\xff")
+    options = ["--bars", 1, "--workers", 0, "--seed", 4]
+    said = done("prepare", tmp_path / "music", "-o", tmp_path / "corpus", *options)
+    assert "3 tunes of 4 files kept, 2 left out" in said and "left out: 1 x not music" in said
+    assert "onsets moved" in said and "kept" in said and "metres: 4/4" in said
+    assert json.loads((tmp_path / "corpus" / "corpus.json").read_text())["codec"]["bars"] == 1
+
+
+def test_from_a_folder_of_songs_to_a_model(tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    for i in range(24):
+        notes = tuple(n._replace(pitch=60 + (n.pitch * (i + 2)) % 17) for n in LINE)
+        files.write(Song((Part(notes),)), tmp_path / "music" / f"{i}.mid")
+    corpus, trained = tmp_path / "corpus", tmp_path / "run"
+    done("prepare", tmp_path / "music", "-o", corpus, "--workers", 0)
+    widths = "embedding=8,8,8,4 condition=4 encoder=16 decoder=16 head=16 latent=4".split()
+    settings = [f"--set={setting}" for setting in (*widths, "steps=4", "evaluate_every=2", "batch_size=8")]
+    done("train", corpus, "-o", trained, *settings)
+    refused(run("train", corpus, "-o", trained, *settings), "--resume")
+    done("train", corpus, "-o", trained, *settings, "--resume")
+    figures = json.loads(done("evaluate", trained, corpus, "--split", "train", "--limit", 4, "--json"))
+    assert figures["windows"] == 4 and figures["nll"] > 0
+    done("generate", "--model", trained, "-n", 1, "-o", tmp_path / "out")
+
+
+def test_train_passes_everything_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seqvae import train
+
+    called: dict[str, Any] = {}
+
+    def fake(corpus: Path, recipe: str, out: Path, overrides: dict[str, str], *, resume: bool, progress: Any):
+        called.update(corpus=corpus, recipe=recipe, out=out, overrides=overrides, resume=resume)
+        progress(1, 2, {"nll": 3.0, "kl": 1.0, "weight": 0.5}, "")
+        progress(
+            2, 2, {"step": 2, "nll": 2.0, "kl": 1.5, "mi": 1.0, "active_units": 3, "weight": 1.0}, "collapsed"
+        )
+        return out / "best"
+
+    monkeypatch.setattr(train, "train", fake)
+    sets = ["--set", "beta=0.2", "--set", "embedding = 8,8,8,4"]
+    result = run("train", tmp_path, "--recipe", "melody", *sets, "-o", tmp_path / "run", "--resume")
+    assert called == {
+        "corpus": tmp_path, "recipe": "melody", "out": tmp_path / "run", "resume": True,
+        "overrides": {"beta": "0.2", "embedding": "8,8,8,4"},
+    }  # fmt: skip
+    assert result.stderr.splitlines() == [
+        "step 2: nll 2  kl 1.5  mi 1  active_units 3  weight 1",
+        "note: collapsed",
+    ]
+    assert f"the best model is {tmp_path / 'run' / 'best'}" in result.stdout
+
+
+def test_evaluate(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seqvae import evaluation
+
+    figures = {"split": "valid", "windows": 7, "nll": 1.23456789, "corpus": {"range_semitones": 9.0}}
+    calls: list[tuple[object, ...]] = []
+
+    def fake(*given: object) -> dict[str, Any]:
+        calls.append(given)
+        return figures
+
+    monkeypatch.setattr(evaluation, "evaluate", fake)
+    options = [model, tmp_path, "--split", "valid", "--limit", 7]
+    assert json.loads(done("evaluate", *options, "--json")) == figures
+    assert [line.split() for line in done("evaluate", *options).splitlines()] == [
+        ["figure", "value"], ["split", "valid"], ["windows", "7"], ["nll", "1.235"],
+        ["corpus.range_semitones", "9"],
+    ]  # fmt: skip
+    assert calls == [(model, tmp_path, "valid", 7)] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("flute", 73),
+        ("73", 73),
+        ("Pan Flute", 75),
+        ("violin", 40),
+        ("piano", 0),
+        ("string ensemble", 48),
+        ("SAX", 64),
+    ],
+)
+def test_instruments_by_name(text: str, program: int) -> None:
+    assert gm_program(text) == program
+
+
+def test_an_unknown_instrument_gets_a_hint() -> None:
+    for text, hint in (("fluut", "flute"), ("qqqq", "a number"), ("", "a number"), ("9" * 5000, "a number")):
+        with pytest.raises(SeqvaeError, match=hint):
+            gm_program(text)
+
+
+def test_help_and_version() -> None:
+    assert "generate" in done() and "generate" in done("--help")
+    assert re.fullmatch(r"seqvae, version \d+\.\d+\.\d+\n", done("--version"))
+    for command in main.commands:
+        assert "Options:" in done(command, "--help")
+
+
+# What does not
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return name + struct.pack(">I", len(data)) + data
+
+
+def midi(*events: bytes) -> bytes:
+    """A MIDI file of one track, 96 ticks a quarter, from events with their delta times."""
+    return chunk(b"MThd", struct.pack(">HHH", 0, 1, 96)) + chunk(b"MTrk", b"".join(events) + b"\0\xff\x2f\0")
+
+
+def note(pitch: int = 60, wait: bytes = b"\x60", channel: int = 0) -> bytes:
+    return bytes([0, 0x90 | channel, pitch, 80]) + wait + bytes([0x80 | channel, pitch, 0])
+
+
+def tempo(micros: int, wait: bytes = b"\0") -> bytes:
+    return wait + b"\xff\x51\x03" + micros.to_bytes(3, "big")
+
+
+TUNE = b"".join(note(60 + i % 12) for i in range(16))
+HOURS = b"\x83\xcf\xb1\x00"  # about two million ticks: three hours at 120
+BAD = {
+    "empty.mid": b"",
+    "cut.mid": midi(TUNE)[:60],
+    "random.mid": np.random.default_rng(0).bytes(2000),
+    "random with a head.mid": b"MThd" + np.random.default_rng(1).bytes(2000),
+    "silent.mid": midi(tempo(500_000)),
+    "drums.mid": midi(*(note(channel=9) for _ in range(16))),
+    "garbage.abc": b"X:1\nT:none\nK:C\nthis is no tune\n",
+    "words.abc": b"no tune at all\n",
+    "broken.musicxml": b"<?xml version='1.0'?><score-partwise><part>",
+    "folder.mid": None,
+    "missing.mid": None,
+}
+ODD = {
+    "drone.mid": midi(note(wait=HOURS)),
+    "tempo zero.mid": midi(tempo(0), TUNE),
+    "tempi.mid": midi(*(tempo(400_000 + i, b"\1") for i in range(10_000)), TUNE),
+    "too low.mid": midi(*(note(i) for i in range(16))),
+    "too high.mid": midi(*(note(112 + i) for i in range(16))),
+}
+
+
+def place(folder: Path, name: str, data: bytes | None) -> Path:
+    path = folder / name
+    if data is not None:
+        path.write_bytes(data)
+    elif "folder" in name:
+        path.mkdir()
+    return path
+
+
+def refused(result: Result, *about: str) -> None:
+    """One sentence on stderr, exit code 2, no traceback."""
+    assert result.exit_code == 2 and result.stdout == "", (result.output, result.exception)
+    assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("Error: ")
+    assert 15 < len(result.stderr) < 600
+    for words in about:
+        assert words in result.stderr
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "vary", "interpolate"])
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_song_is_one_sentence(
+    command: str, name: str, model: Path, songs: Path, tmp_path: Path
+) -> None:
+    path = place(tmp_path, name, BAD[name])
+    given = [songs / "a.mid", path] if command == "interpolate" else [path]
+    # Only drums is read well, and only then found to have no melody.
+    about = ["drums"] if name == "drums.mid" else [name]
+    refused(run(command, *given, "-m", model, "-o", tmp_path / "new" / "out"), *about)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    refused(run(command, *given, "-m", model, "-o", tmp_path / "old"), *about)
+    assert not names(tmp_path / "old")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_song_works_or_is_one_sentence(name: str, model: Path, tmp_path: Path) -> None:
+    path = place(tmp_path, name, ODD[name])
+    result = run("vary", path, "-m", model, "-n", 2, "-o", tmp_path / "out")
+    if result.exit_code == 2:
+        refused(result, name)
+        assert not (tmp_path / "out").exists()
+    else:
+        assert result.exit_code == 0, result.output
+        assert len(names(tmp_path / "out")) == 2 and not result.stderr
+        assert ("moved into it by octaves" in result.stdout) == name.startswith("too")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--metre", "4"], ["--metre", "4/5"], ["--metre", "12/4"], ["--key", "H"], ["--tempo", "0"],
+        ["--tempo", "nan"], ["--tempo", "fast"], ["--program", "128"], ["--program", "kazoo"], ["-n", "0"],
+        ["--bars", "0"], ["--temperature", "-1"], ["--temperature", "nan"], ["--top-k", "-1"],
+        ["--top-p", "0"], ["--seed", "-1"], ["--prior", "flat"], ["--model", "no such model"],
+        ["--model", ""], ["--bogus"], ["extra"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_bad_option_is_one_sentence(options: list[str], model: Path, tmp_path: Path) -> None:
+    refused(run("generate", "-m", model, "-n", 1, "-o", tmp_path / "out", *options))
+    assert not (tmp_path / "out").exists()
+
+
+def damage(folder: Path, kind: str) -> None:
+    """Make a model folder bad."""
+    weights, about = folder / "model.safetensors", folder / "config.json"
+    data, config = bytearray(weights.read_bytes()), json.loads(about.read_text())
+    if kind == "tampered":
+        data[-1] ^= 1
+    elif kind == "truncated":
+        data = data[:1000]
+    elif kind == "nan":
+        codec = NotesCodec()
+        torch.manual_seed(0)
+        broken = build_model(codec, SMALL)
+        broken.encoder.mean.bias.data[0] = torch.nan
+        save_model(folder, Saved(broken, codec))
+        return
+    elif kind == "another kind":
+        config["codec"] = {"name": "text", "letters": 26}
+    elif kind == "another size":
+        config["size"]["latent"] = 9
+    elif kind == "no JSON":
+        about.write_text("{")
+        return
+    elif kind == "no weights":
+        weights.unlink()
+        return
+    weights.write_bytes(data)
+    about.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "kind", ["tampered", "truncated", "nan", "another kind", "another size", "no JSON", "no weights"]
+)
+def test_a_bad_model_is_one_sentence(kind: str, model: Path, songs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    damage(folder, kind)
+    refused(run("generate", "-m", folder, "-o", tmp_path / "out"))
+    refused(run("reconstruct", songs / "a.mid", "-m", folder, "-o", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be(model: Path, songs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
+        for command in (["generate"], ["reconstruct", songs / "a.mid"], ["vary", songs / "a.mid"]):
+            refused(run(*command, "-m", model, "-o", out), "cannot be written")
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_may_not_be(model: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    refused(run("generate", "-m", model, "-o", tmp_path / "out"), "cannot be written")
+
+
+def test_a_fault_while_writing_leaves_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seqvae import render
+
+    written = []
+
+    def fail(song: Song, path: Path, *, title: str) -> None:
+        written.append(path)
+        if len(written) == 3:
+            raise SeqvaeError("the disk is full of tests")
+
+    monkeypatch.setattr(render, "piano_roll", fail)
+    refused(run("generate", "-m", model, "-o", tmp_path / "out"), "the disk is full")
+    assert len(written) == 3 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["--nonsense"], ["reconstruct"], ["interpolate", "one.mid"], ["prepare", "folk"],
+     ["prepare", "no such folder", "-o", "out"], ["train", "no such corpus", "-o", "out"],
+     ["train", ".", "--set", "steps"], ["train", ".", "--recipe", "nonsense", "-o", "out"],
+     ["evaluate", "no such model", "."]],
+    ids=" ".join,
+)  # fmt: skip
+def test_bad_usage_is_one_sentence(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(run(*arguments))
+    assert not names(tmp_path)
+
+
+# In processes of their own
+
+
+def process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "seqvae", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_process_generates(model: Path, tmp_path: Path) -> None:
+    result = process("generate", "-m", model, "-n", 2, "--seed", 1, "-o", tmp_path / "process")
+    assert result.returncode == 0 and not result.stderr
+    done("generate", "-m", model, "-n", 2, "--seed", 1, "-o", tmp_path / "here")
+    assert contents(tmp_path / "process") == contents(tmp_path / "here")
+
+
+def test_a_process_refuses(model: Path, tmp_path: Path) -> None:
+    path = place(tmp_path, "cut.mid", BAD["cut.mid"])
+    result = process("reconstruct", path, "-m", model, "-o", tmp_path / "out")
+    assert result.returncode == 2 and not result.stdout
+    assert len(result.stderr.splitlines()) == 1 and "cut.mid" in result.stderr
+    assert names(tmp_path) == ["cut.mid"]
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; from seqvae.cli import main; main(['--help'], standalone_mode=False); "
+        "heavy = {'torch', 'numpy', 'symusic', 'rich', 'PIL', 'music21', 'pretty_midi'} & set(sys.modules); "
+        "sys.exit(' '.join(heavy) or 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+# What is said
+
+
+def test_tables_line_up(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("name", "n"), [("a", 5), ("bcdefg", 123)])
+    assert capsys.readouterr().out == "name      n\na         5\nbcdefg  123\n"
+    table(("name", "n"), [])
+    assert capsys.readouterr().out == "name  n\n"
+
+
+def test_progress_is_told_past_two_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("seqvae.cli.console.time.monotonic", lambda: now)
+    with Progress() as tell:
+        for done in range(31):
+            tell("reading", done, 30, "slowly")
+            now += 1
+        tell("writing", 1, 1)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [f"reading {n} of 30  slowly" for n in (2, 12, 22, 30)]

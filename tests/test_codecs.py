@@ -1,0 +1,338 @@
+"""The laws of every codec, over real files, our own phrases and generated ones; then the `notes` codec's own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from seqvae import files
+from seqvae.codecs import CODECS, NotesCodec, build_codec
+from seqvae.codecs.notes import DENOMINATORS, HIGHEST, LONGEST, LOWEST
+from seqvae.song import TICKS, Metre, Note, Phrase, SeqvaeError, Song, assemble, transpose
+
+DATA = Path(__file__).parent.parent / "data"
+METRES = [Metre(n, d) for n in range(1, 65) for d in DENOMINATORS]
+
+
+# ------------------------------------------------------------------------------------------ the cases
+
+
+def fits(codec: NotesCodec, metre: Metre) -> bool:
+    ticks = metre.beats * TICKS
+    return ticks <= codec.bar_ticks and ticks == int(ticks)
+
+
+@st.composite
+def phrases_of(draw: st.DrawFn, codec: NotesCodec) -> Phrase:
+    """Any notes in any metre: on the grid, between its ticks, past the window, overlapping, outside the piano."""
+    metre = draw(st.sampled_from([metre for metre in METRES if fits(codec, metre)]))
+    beats = codec.bars * metre.beats
+    halves = st.integers(0, int(beats * 2 * TICKS)).map(lambda tick: tick / (2 * TICKS))
+    onset = halves | st.floats(0, beats * 1.1)
+    duration = st.integers(0, 500).map(lambda tick: tick / TICKS) | st.floats(0, 40)
+    note = st.builds(Note, onset, duration, st.integers(0, 127), st.integers(0, 127))
+    return Phrase(tuple(draw(st.lists(note, max_size=24))), metre, codec.bars)
+
+
+def songs() -> Iterator[Song]:
+    """Every song of data/ and the first folk tunes."""
+    paths = sorted(path for path in DATA.iterdir() if path.suffix in (".mid", ".abc"))
+    found = [song for path in paths for _, song in files.read_all(path)]
+    assert len(found) >= 5
+    yield from (song for song in found if isinstance(song, Song))
+    yield from (song for _, song in islice(files.folk(), 40) if isinstance(song, Song))
+
+
+def hear(phrase: Phrase, path: Path) -> None:
+    """Writes a phrase to listen to, pitches that MIDI cannot hold folded."""
+    files.write(assemble([replace(phrase, notes=transpose(phrase.notes, 0))]), path)
+
+
+class Case(NamedTuple):
+    """What the laws need to know of a kind of thing."""
+
+    codecs: list[Any]
+    generated: Callable[[Any], st.SearchStrategy[Any]]
+    real: Callable[[], Iterator[object]]  # what files.read gives
+    keep: Callable[[Any, Path], None]
+
+
+CASES = {
+    "notes": Case(
+        [NotesCodec(), NotesCodec(4), NotesCodec(1, 48), NotesCodec(3, TICKS)], phrases_of, songs, hear
+    ),
+}
+EVERY = [
+    pytest.param(CASES[name], codec, id=f"{name}-{i}")
+    for name in CASES
+    for i, codec in enumerate(CASES[name].codecs)
+]
+
+
+def test_every_codec_has_cases():
+    assert CASES.keys() == CODECS.keys()
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("failures")
+
+
+@contextmanager
+def kept(raw: Any, case: Case, folder: Path) -> Iterator[None]:
+    """Writes what breaks a law to a file that can be played; of hypothesis's cases the last, smallest stays."""
+    try:
+        yield
+    except Exception as fault:
+        case.keep(raw, folder / "broken.mid")
+        fault.add_note(f"hear what broke the law: {folder / 'broken.mid'}")
+        raise
+
+
+def obeys(raw: Any, case: Case, codec: Any, folder: Path) -> None:
+    """The laws for one thing."""
+    with kept(raw, case, folder):
+        steps, condition = codec.encode(raw)
+        snapped = codec.snap(raw)
+        assert codec.decode(steps, condition) == snapped
+        assert codec.snap(snapped) == snapped
+        sizes = [stream.size for stream in codec.streams]
+        assert steps.dtype == condition.dtype == np.int16 and steps.shape[1] == len(sizes)
+        assert (steps >= 0).all() and (steps < sizes).all()
+        assert (condition >= 0).all() and (condition < [stream.size for stream in codec.conditions]).all()
+        assert list(steps[-1]) == [sizes[0] - 1] + [0] * (len(sizes) - 1)  # the END row, and only there
+        assert (steps[:-1, 0] < sizes[0] - 1).all()
+        for k, stream in enumerate(codec.streams):
+            assert stream.kind != "increasing" or (np.diff(steps[: len(steps) - (k > 0), k]) > 0).all()
+
+
+# ------------------------------------------------------------------------------------------- the laws
+
+
+@pytest.mark.parametrize(("case", "codec"), EVERY)
+def test_laws_hold_for_generated_things(case: Case, codec: Any, failures: Path) -> None:
+    @given(case.generated(codec))
+    def check(raw: Any) -> None:
+        obeys(raw, case, codec, failures)
+
+    check()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_laws_hold_for_real_files(name: str, failures: Path) -> None:
+    case, count = CASES[name], 0
+    for source in case.real():
+        for codec in case.codecs[:2]:
+            for _, raw in codec.pieces(source):
+                obeys(raw, case, codec, failures)
+                count += 1
+    assert count > 500
+
+
+def test_laws_hold_for_our_phrases(phrases: list[Phrase], codec: NotesCodec, failures: Path) -> None:
+    for phrase in phrases:
+        obeys(phrase, CASES["notes"], codec, failures)
+
+
+@pytest.mark.parametrize(("case", "codec"), EVERY)
+def test_any_grid_decodes_to_a_thing_that_is_spelt(case: Case, codec: Any, failures: Path) -> None:
+    """A decoder may emit anything: symbols of the streams, or integers that are none."""
+
+    def grids(streams: tuple[Any, ...], rows: st.SearchStrategy[int] | None) -> st.SearchStrategy[np.ndarray]:
+        wild = hnp.from_dtype(np.dtype(np.int16))
+        tame = st.tuples(*(st.integers(0, stream.size - 1) for stream in streams))
+        if rows is None:
+            return hnp.arrays(np.int16, len(streams), elements=wild) | tame.map(
+                lambda row: np.array(row, np.int16)
+            )
+        wilds = rows.flatmap(lambda count: hnp.arrays(np.int16, (count, len(streams)), elements=wild))
+        tames = st.lists(tame, max_size=40).map(
+            lambda rows: np.array(rows, np.int16).reshape(-1, len(streams))
+        )
+        return wilds | tames | tames.map(lambda grid: grid[np.argsort(grid[:, 0])])
+
+    @given(grids(codec.streams, st.integers(0, 12)), grids(codec.conditions, None))
+    def check(steps: np.ndarray, condition: np.ndarray) -> None:
+        raw = codec.decode(steps, condition)
+        with kept(raw, case, failures):
+            assert codec.decode(*codec.encode(raw)) == raw  # what was decoded is snapped already
+        obeys(raw, case, codec, failures)
+
+    check()
+
+
+@pytest.mark.parametrize(("case", "codec"), EVERY)
+def test_what_a_codec_says_of_itself_rebuilds_it(case: Case, codec: Any) -> None:
+    again = build_codec(codec.config())
+    assert type(again) is type(codec) and again.config() == codec.config()
+    assert (again.streams, again.conditions) == (codec.streams, codec.conditions)
+
+
+def test_a_broken_law_leaves_a_file_to_hear(tmp_path: Path, phrases: list[Phrase]) -> None:
+    class Deaf(NotesCodec):
+        def decode(self, steps: np.ndarray, condition: np.ndarray) -> Phrase:
+            phrase = super().decode(steps, condition)
+            return replace(phrase, notes=transpose(phrase.notes, 1))
+
+    with pytest.raises(AssertionError) as caught:
+        obeys(phrases[0], CASES["notes"], Deaf(), tmp_path)
+    assert str(tmp_path / "broken.mid") in caught.value.__notes__[-1]
+    heard = files.read(tmp_path / "broken.mid").parts[0].notes
+    assert [(n.onset, n.pitch) for n in heard] == [(n.onset, n.pitch) for n in phrases[0].notes]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"name": "songs"},
+        {"name": ["notes"]},
+        {"name": "notes", "bars": "two"},
+        {"name": "notes", "rows": 2},
+    ],
+)
+def test_a_codec_that_is_none_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(SeqvaeError, match="codec"):
+        build_codec(config)
+
+
+# -------------------------------------------------------------------------------------- notes: spelling
+
+
+def test_a_phrase_worked_out_by_hand(codec: NotesCodec) -> None:
+    notes = (
+        Note(0.0, 1.5, 60, 80),
+        Note(1.49, 0.51, 20, 0),  # an octave below the piano's bottom; 17.88 ticks
+        Note(1.5, 9.0, 61, 50),  # on one tick with the note before it: left out
+        Note(2 + 1 / 3, 0.01, 109, 127),  # less than a tick, above the piano's top
+        Note(5.0, 99.0, 64, 64),  # longer than the longest
+    )
+    steps, condition = codec.encode(Phrase(notes, Metre(6, 8), 2))
+    assert condition.tolist() == [6, 3]
+    assert steps.tolist() == [
+        [0, 39, 17, 5],
+        [18, 11, 5, 0],
+        [28, 76, 0, 7],
+        [60, 43, 191, 4],
+        [144, 0, 0, 0],
+    ]
+    heard = codec.decode(steps, condition)
+    assert [(n.pitch, n.velocity) for n in heard.notes] == [(60, 88), (32, 8), (97, 120), (64, 72)]
+    assert [n.onset * TICKS for n in heard.notes] == pytest.approx([0, 18, 28, 60])
+    assert [n.duration * TICKS for n in heard.notes] == pytest.approx([18, 6, 1, 192])
+
+
+def test_decoding_cuts_overlaps_and_stops_at_the_end(codec: NotesCodec) -> None:
+    steps = np.array(
+        [[0, 39, 30, 4], [12, 40, 11, 4], [12, 41, 11, 4], [6, 42, 0, 0], [144, 9, 9, 9], [20, 1, 1, 1]]
+    )
+    heard = codec.decode(steps, np.array([4, 2]))
+    assert [(n.onset, n.duration, n.pitch) for n in heard.notes] == [(0, 1, 60), (1, 1, 61)]
+
+
+def test_a_condition_that_is_no_metre_is_read_as_the_longest_bar_of_quarters(codec: NotesCodec) -> None:
+    for symbols in ([0, 2], [-3, 2], [7, 2], [65, 6], [1, 6], [3, 5], [32767, 0], [2, 0]):
+        # no bar, less than none, 84 ticks, over 64, 3/4 of a tick, 4 1/2 ticks, far too long, 96 ticks
+        assert codec.decode(np.zeros((0, 4)), np.array(symbols)).metre == Metre(6, 4), symbols
+    for symbols, metre in (
+        ([4, 5], Metre(4, 32)),
+        ([4, 6], Metre(4, 64)),
+        ([4, -5], Metre(4, 4)),
+        ([1, 7], Metre(1, 1)),
+    ):
+        assert codec.decode(np.zeros((0, 4)), np.array(symbols)).metre == metre
+
+
+@pytest.mark.parametrize("metre", [(0, 4), (3, 5), (68, 64), (1, 64), (7, 4), (-4, 4)])
+def test_metres_that_cannot_be_spelt_are_refused(codec: NotesCodec, metre: tuple[int, int]) -> None:
+    with pytest.raises(SeqvaeError):
+        codec.encode(Phrase((), Metre(*metre), 2))
+
+
+def test_windows_of_other_lengths_and_odd_codecs_are_refused(codec: NotesCodec) -> None:
+    with pytest.raises(SeqvaeError, match="2 bars, not 4"):
+        codec.encode(Phrase((), Metre(4, 4), 4))
+    for bars, bar_ticks in ((0, 72), (-1, 72), (2, 0), (2, 11), (2, 769), (500, 72)):
+        with pytest.raises(SeqvaeError, match="no notes codec"):
+            NotesCodec(bars, bar_ticks)
+    with pytest.raises(SeqvaeError, match="spells songs, not str"):
+        list(codec.pieces("X:1"))
+
+
+def test_moved_counts_the_onsets_off_the_grid(codec: NotesCodec) -> None:
+    def moved(*ticks: float) -> int:
+        return codec.moved(Phrase(tuple(Note(tick / TICKS, 1, 60) for tick in ticks), Metre(4, 4), 2))
+
+    assert moved() == moved(0, 7, 40, 95) == moved(5.009, 95.991) == 0
+    assert moved(0, 5.02, 7.5, 9, 94.9) == 3
+    assert moved(*(i * 12 / 5 for i in range(10))) == 8  # fifths of a quarter: every fifth is on the grid
+
+
+# --------------------------------------------------------------------------- notes: augment, fingerprint
+
+
+def grid(codec: NotesCodec, phrases: list[Phrase], low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """The phrases' steps, zero-padded, with pitches squeezed into symbols low .. high, and their lengths."""
+    rows = [codec.encode(phrase).steps.copy() for phrase in phrases]
+    lengths = np.array([len(row) for row in rows])
+    steps = np.zeros((len(rows), max(lengths) + 3, 4), np.int64)
+    for out, row in zip(steps, rows, strict=True):
+        row[:-1, 1] = low + row[:-1, 1] % (high - low + 1)
+        out[: len(row)] = row
+    return steps, lengths
+
+
+@pytest.mark.parametrize(("low", "high"), [(30, 60), (0, 40), (40, 87), (0, 87)])
+def test_augmenting_only_transposes_within_the_piano(
+    codec: NotesCodec, phrases: list[Phrase], low: int, high: int
+) -> None:
+    phrases = [*phrases, Phrase((), Metre(4, 4), 2)]
+    steps, lengths = grid(codec, phrases, low, high)
+    before, shifts = steps.copy(), set()
+    for seed in range(20):
+        found = codec.augment(steps, lengths, np.random.default_rng(seed))
+        assert (steps == before).all()  # not in place
+        assert (found[..., [0, 2, 3]] == steps[..., [0, 2, 3]]).all()
+        assert (found[..., 1] >= 0).all() and (found[..., 1] <= HIGHEST - LOWEST).all()
+        for row, old, length in zip(found, steps, lengths, strict=True):
+            assert (row[length - 1 :] == old[length - 1 :]).all()  # END and padding
+            shifts.update(moves := {int(shift) for shift in (row - old)[: length - 1, 1]})
+            assert len(moves) == (1 if length > 1 else 0)
+        assert (codec.augment(steps, lengths, np.random.default_rng(seed)) == found).all()
+    # 480 draws of 12 shifts, unless the piano ends: one is missing at odds of 12 x (11/12)^480, 1e-17.
+    assert shifts == set(range(-6, 6)) if (low, high) == (30, 60) else shifts <= set(range(-6, 6))
+
+
+def test_fingerprints_forget_key_articulation_and_loudness_alone(
+    codec: NotesCodec, phrases: list[Phrase]
+) -> None:
+    rng = np.random.default_rng(0)
+    for phrase in phrases:
+        steps, condition = codec.encode(phrase)
+        own = codec.fingerprint(steps, condition)
+        for shift in (-7, 1, 12):
+            moved = codec.encode(replace(phrase, notes=transpose(phrase.notes, shift)))
+            assert codec.fingerprint(*moved) == own
+        other = steps.copy()
+        other[:-1, 2], other[:-1, 3] = (
+            rng.integers(0, LONGEST, len(steps) - 1),
+            rng.integers(0, 8, len(steps) - 1),
+        )
+        assert codec.fingerprint(other, condition) == own
+        assert codec.fingerprint(steps.astype(np.int64), condition.astype(np.int64)) == own
+        for row in range(len(steps) - 1):
+            for column in (0, 1):
+                other = steps.copy()
+                other[row, column] += 1
+                assert codec.fingerprint(other, condition) != own
+        assert codec.fingerprint(steps[1:], condition) != own != codec.fingerprint(steps, condition + 1)
+    empty = codec.encode(Phrase((), Metre(4, 4), 2))
+    assert codec.fingerprint(*empty) == codec.encode(Phrase((), Metre(4, 4), 2)).condition.tobytes()

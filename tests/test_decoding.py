@@ -1,0 +1,267 @@
+"""Free running equals teacher forcing, and a row's symbols depend on its own z, condition, seed and number."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seqvae import decoding
+from seqvae.codecs import NotesCodec
+from seqvae.decoding import GREEDY, Sampling, Stepper, choose, decode, uniforms
+from seqvae.model import SequenceVAE, Size
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def sharp(model: SequenceVAE) -> SequenceVAE:
+    """A model with opinions: its scores differ by several nats, and so do rows with another z."""
+    with torch.no_grad():
+        for layer in model.decoder.heads.scores:
+            layer.get_parameter("weight").mul_(6)
+        model.decoder.heads.known.weight.mul_(3)
+        model.decoder.heads.scores[0].get_parameter("bias")[-1] -= 4  # END is rarer: rows grow longer
+    return model
+
+
+def told(count: int) -> Tensor:
+    """Conditions (count, 2) of 4/4 and 6/8 in turn."""
+    return torch.tensor([[4, 2], [6, 3]]).repeat(count // 2 + 1, 1)[:count]
+
+
+def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return len(one) == len(other) and all(map(np.array_equal, one, other))
+
+
+# ----------------------------------------------------------------------------------- teacher forcing
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_step_by_step_is_teacher_forcing(
+    sharp: SequenceVAE, batch: Batch, monkeypatch: pytest.MonkeyPatch, half: bool
+) -> None:
+    """The stepper, made to emit known steps, scores each symbol as the network does."""
+    steps, lengths, conditions = batch
+    if half:
+        sharp.load_state_dict({name: value.half().float() for name, value in sharp.state_dict().items()})
+    z = noise(len(steps), sharp.size.latent)
+    found: list[Tensor] = []
+
+    def emit(logits: Tensor, uniform: Tensor, how: Sampling) -> Tensor:
+        t, k = divmod(len(found), 4)
+        found.append(logits.clone())
+        return steps[:, t, k]
+
+    monkeypatch.setattr(decoding, "choose", emit)
+    rows = Stepper(sharp).run(z, conditions, torch.zeros(*steps.shape), GREEDY)
+    assert torch.equal(rows, steps)
+    with torch.no_grad():
+        expected = sharp.decode(z, steps, conditions)
+    for t in range(steps.shape[1]):
+        for k in range(4):
+            real = t < lengths - int(k > 0)
+            torch.testing.assert_close(found[4 * t + k][real], expected[k][real, t], atol=1e-5, rtol=1e-5)
+
+
+def test_greedy_rows_are_the_networks_own_likeliest(sharp: SequenceVAE) -> None:
+    z, conditions = noise(9, sharp.size.latent), told(9)
+    for row, steps in enumerate(decode(Stepper(sharp), z, conditions, GREEDY)):
+        given = torch.from_numpy(steps)[None]
+        with torch.no_grad():
+            logits = sharp.decode(z[row : row + 1], given, conditions[row : row + 1])
+        for k in range(4):
+            best = torch.stack([scores.argmax(-1) for scores in logits], -1)[0]
+            length = len(steps) - int(k > 0)
+            assert torch.equal(best[:length, k], given[0, :length, k])
+
+
+def test_a_stepper_leaves_its_model_as_it_was(sharp: SequenceVAE) -> None:
+    before = {name: value.clone() for name, value in sharp.state_dict().items()}
+    z, stepper = noise(8, sharp.size.latent), Stepper(sharp)
+    kept = z.clone()
+    decode(stepper, z, told(8), Sampling(top_k=5, top_p=0.9))
+    decode(stepper, z, told(8), GREEDY)
+    assert torch.equal(z, kept)
+    assert all(torch.equal(value, before[name]) for name, value in sharp.state_dict().items())
+
+
+# ------------------------------------------------------------------------------ seeds and batch-mates
+
+
+@pytest.mark.parametrize("how", [GREEDY, Sampling(), Sampling(1.3, 20, 0.95)])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_row_never_depends_on_its_batch_mates(
+    codec: NotesCodec, sharp: SequenceVAE, how: Sampling, full: bool
+) -> None:
+    """Alone, among 9 and among 600, which are decoded in two batches: the same symbols."""
+    if full:
+        torch.manual_seed(0)
+        sharp = SequenceVAE(codec.streams, codec.conditions, Size())
+    z, conditions, stepper = noise(600, sharp.size.latent), told(600), Stepper(sharp)
+    whole = decode(stepper, z, conditions, how, seed=3)
+    assert len({row.tobytes() for row in whole}) > 200  # the test would say nothing of rows all alike
+    assert same(decode(stepper, z[:9], conditions[:9], how, seed=3), whole[:9])
+    assert same(decode(stepper, z[:1], conditions[:1], how, seed=3), whole[:1])
+    others = z.clone()
+    others[1:] = noise(599, sharp.size.latent, seed=1)
+    assert same(decode(stepper, others, conditions, how, seed=3)[:1], whole[:1])
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_eight_rows_have_the_bits_of_more(codec: NotesCodec, size: Size, full: bool) -> None:
+    """Why batches are padded: below 4 rows a matrix product's last bits depend on how many there are."""
+    torch.manual_seed(0)
+    model = SequenceVAE(codec.streams, codec.conditions, Size() if full else size)
+    stepper, z, previous = Stepper(model), noise(512, model.size.latent), torch.tensor([[10, 40, 5, 3]])
+
+    def bits(rows: int) -> list[Tensor]:
+        state = stepper.start(z[:rows], told(rows))
+        for _ in range(3):
+            hidden = stepper.advance(state, previous.expand(rows, -1))
+        return [*state, hidden]
+
+    for rows in (decoding.FEWEST_ROWS, 9, 88, 511):
+        assert all(torch.equal(few, many[:rows]) for few, many in zip(bits(rows), bits(512), strict=True))
+
+
+def test_a_seed_is_repeated_and_another_differs(sharp: SequenceVAE) -> None:
+    z, conditions, stepper = noise(20, sharp.size.latent), told(20), Stepper(sharp)
+    one = decode(stepper, z, conditions, Sampling(), seed=1)
+    assert same(one, decode(Stepper(sharp), z, conditions, Sampling(), seed=1))
+    assert not same(one, decode(stepper, z, conditions, Sampling(), seed=2))
+    twins = decode(stepper, z[:1].expand(2, -1), conditions[:1].expand(2, -1), Sampling(), seed=1)
+    assert not np.array_equal(*twins)  # rows of one z draw numbers of their own
+    assert same(*(decode(stepper, z, conditions, GREEDY, seed=seed) for seed in (1, 2)))
+
+
+def test_uniforms_are_a_function_of_seed_row_step_and_stream() -> None:
+    pairs = [(0, 0), (0, 1), (1, 0), (2**63, 5)]
+    found = uniforms(pairs, 30, 4)
+    assert found.shape == (4, 30, 4) and found.dtype == torch.float32
+    assert (found >= 0).all() and (found < 1).all()
+    assert torch.equal(found[2], uniforms([pairs[2]], 30, 4)[0])
+    assert torch.equal(found[:, :7], uniforms(pairs, 7, 4))
+    assert (
+        len(found.flatten().unique()) > 470
+    )  # of 480 numbers of 24 bits some two are equal with odds of 0.7 %
+    many = uniforms([(9, row) for row in range(500)], 20, 4)
+    # Mean and variance within 4 standard errors: odds of 6e-5 each.
+    assert abs(many.mean() - 0.5) < 4 * (1 / 12 / 40_000) ** 0.5
+    assert abs(many.var() - 1 / 12) < 4 * (1 / 180 / 40_000) ** 0.5
+
+
+# --------------------------------------------------------------------------------- what rows look like
+
+
+@pytest.mark.parametrize("how", [GREEDY, Sampling(), Sampling(100.0), Sampling(0.01), Sampling(top_k=2)])
+def test_onsets_increase_and_every_row_ends(sharp: SequenceVAE, codec: NotesCodec, how: Sampling) -> None:
+    sizes = [stream.size for stream in codec.streams]
+    for row in decode(Stepper(sharp), noise(100, sharp.size.latent), told(100), how):
+        assert row[-1, 0] == codec.end and (np.diff(row[:, 0]) > 0).all()
+        assert (row >= 0).all() and (row < sizes).all()
+
+
+def test_a_row_that_does_not_end_is_cut(sharp: SequenceVAE, codec: NotesCodec) -> None:
+    with torch.no_grad():
+        sharp.decoder.heads.scores[0].get_parameter("bias")[-1] -= 1000
+    z, stepper = noise(5, sharp.size.latent), Stepper(sharp)
+    assert [len(row) for row in decode(stepper, z, told(5), Sampling(), most_steps=3)] == [3] * 5
+    for row in decode(stepper, z, told(5), Sampling()):  # all onsets used up, nothing but END is left
+        assert row[-1, 0] == codec.end and row[-2, 0] == codec.end - 1
+    assert decode(stepper, z[:0], told(0), Sampling()) == []
+
+
+def test_the_longest_row_has_every_onset(sharp: SequenceVAE, codec: NotesCodec) -> None:
+    with torch.no_grad():
+        last = sharp.decoder.heads.scores[0]
+        last.get_parameter("weight").zero_()
+        last.get_parameter("bias").copy_(-50.0 * torch.arange(codec.end + 1))
+    (row,) = decode(Stepper(sharp), noise(1, sharp.size.latent), told(1), Sampling())
+    assert row[:, 0].tolist() == list(range(codec.end + 1))
+
+
+# ------------------------------------------------------------------------------------ how symbols are chosen
+
+
+def test_strategies_that_leave_one_symbol_are_greedy(sharp: SequenceVAE) -> None:
+    z, conditions, stepper = noise(40, sharp.size.latent), told(40), Stepper(sharp)
+    greedy = decode(stepper, z, conditions, GREEDY)
+    for how in (Sampling(top_k=1), Sampling(top_p=1e-9), Sampling(5.0, 1), Sampling(0.5, 0, 1e-6)):
+        assert same(decode(stepper, z, conditions, how, seed=7), greedy)
+
+
+SCORES = [2.0, -1.0, 0.5, 0.4, -3.0, 1.0, 0.0, -1e4]
+
+
+@pytest.fixture(scope="module")
+def uniform() -> Tensor:
+    return uniforms([(0, row) for row in range(20_000)], 1, 1)[:, 0, 0]
+
+
+def shares(how: Sampling) -> Tensor:
+    """What the strategy makes of SCORES, in plain words: cut to the k likeliest, warm, cut to mass p."""
+    ranks = sorted(range(len(SCORES)), key=lambda i: -SCORES[i])
+    kept = ranks[: how.top_k] if how.top_k else ranks
+    weights = {i: math.exp(SCORES[i] / how.temperature) for i in kept}
+    mass, nucleus = 0.0, []
+    for i in kept:
+        if mass < how.top_p * sum(weights.values()):
+            nucleus.append(i)
+        mass += weights[i]
+    total = sum(weights[i] for i in nucleus)
+    return torch.tensor([weights[i] / total if i in nucleus else 0.0 for i in range(len(SCORES))])
+
+
+@pytest.mark.parametrize(
+    "how",
+    [Sampling(), Sampling(0.5), Sampling(3.0), Sampling(top_k=3), Sampling(2.0, 5, 0.8), Sampling(top_p=0.6)],
+)
+def test_symbols_come_as_often_as_their_probability_says(how: Sampling, uniform: Tensor) -> None:
+    n = len(uniform)
+    drawn = choose(torch.tensor(SCORES).repeat(n, 1), uniform, how)
+    expected = shares(how)
+    found = torch.bincount(drawn, minlength=len(SCORES)) / n
+    # 4 standard errors: odds of 6e-5 for each of at most 8 symbols, 5e-4; symbols without mass never come.
+    assert ((found - expected).abs() <= 4 * (expected * (1 - expected) / n).sqrt()).all()
+
+
+@pytest.mark.parametrize("how", [Sampling(), Sampling(2.0), Sampling(top_k=3), Sampling(top_p=0.7)])
+def test_the_ends_of_the_uniform_never_pick_what_has_no_mass(how: Sampling) -> None:
+    """Sums of float32 stop a little short of 1 or past it: the greatest number below 1 must stay among symbols."""
+    logits = 3 * noise(4000, 157)
+    logits[:, :5] = logits[:, 100:] = -1e4
+    for number in (0.0, 1 - 2**-24):
+        drawn = choose(logits.clone(), torch.full((4000,), number), how)
+        assert (drawn >= 5).all() and (drawn < 100).all()
+
+
+def test_zero_top_k_and_full_top_p_cut_nothing() -> None:
+    logits, uniform = noise(500, 30), torch.rand(500, generator=torch.Generator().manual_seed(0))
+    plain = choose(logits.clone(), uniform, Sampling())
+    for how in (Sampling(top_k=0), Sampling(top_k=30), Sampling(top_k=99), Sampling(top_p=1.0)):
+        assert torch.equal(choose(logits.clone(), uniform, how), plain)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": -1.0},
+        {"temperature": 0.001},
+        {"temperature": 101.0},
+        {"temperature": math.nan},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.01},
+        {"top_p": math.nan},
+    ],
+)
+def test_strategies_out_of_bounds_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="temperature is 0 or in 0.01 .. 100, top-k at least 0, top-p in"):
+        Sampling(**settings)

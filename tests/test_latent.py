@@ -1,0 +1,172 @@
+"""Paths, densities and divergences of z against exact cases, and fits against what was planted."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from seqvae.latent import Mixture, Succession, aggregate_log_density, divergences, fit_succession, slerp
+from seqvae.objective import Posterior
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# -------------------------------------------------------------------------------------------- slerp
+
+
+def test_slerp_ends_exactly_and_runs_along_the_circle() -> None:
+    a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    assert torch.equal(slerp(a, b, 0), a) and torch.equal(slerp(a, b, 1), b)
+    assert slerp(a, b, 0.5).tolist() == pytest.approx([2**-0.5, 2**-0.5], abs=1e-6)
+    third = [math.cos(math.pi / 6), math.sin(math.pi / 6)]
+    assert slerp(a, b, 1 / 3).tolist() == pytest.approx(third, abs=1e-6)
+    assert slerp(2 * a, 4 * b, 0.5).tolist() == pytest.approx([3 * 2**-0.5] * 2, abs=1e-6)  # norms 2, 3, 4
+    ends = noise(2, 7, 16)
+    assert torch.equal(slerp(*ends, 0), ends[0]) and torch.equal(slerp(*ends, 1), ends[1])
+
+
+def test_slerp_moves_angle_and_norm_evenly() -> None:
+    a, b = 3 * noise(5, 32), noise(5, 32, seed=1)
+    path = torch.stack([slerp(a, b, t / 8) for t in range(9)])
+    steps = torch.linspace(0, 1, 9)[:, None]
+    norms = a.norm(dim=1) * (1 - steps) + b.norm(dim=1) * steps
+    torch.testing.assert_close(path.norm(dim=2), norms, atol=1e-4, rtol=1e-5)
+    turns = torch.acos(torch.cosine_similarity(path[1:], path[:-1], dim=2))
+    torch.testing.assert_close(turns, turns.mean(0).expand_as(turns), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("t", [0.0, 1e-6, 0.25, 0.5, 1.0])
+def test_slerp_between_degenerate_ends_is_the_straight_line(t: float) -> None:
+    a, zero = noise(4, 8), torch.zeros(4, 8)
+    near = a * (1 + 1e-6) + 1e-7
+    for b, exact in ((a, True), (-a, True), (3 * a, True), (-2 * a, True), (zero, True), (near, False)):
+        for one, other in ((a, b), (b, a)):
+            found = slerp(one, other, t)
+            assert found.isfinite().all()
+            torch.testing.assert_close(
+                found, (1 - t) * one + t * other, atol=1e-5 if exact else 1e-4, rtol=1e-5
+            )
+    assert not slerp(zero, zero, t).any()
+    tiny = slerp(a * 1e-30, a.flip(0) * 1e-30, t)  # the product of the norms underflows
+    assert tiny.isfinite().all()
+
+
+def test_slerp_of_a_batch_is_that_of_its_rows() -> None:
+    a, b = noise(6, 8), noise(6, 8, seed=1)
+    b[1], b[2], b[3] = a[1], -a[2], 0.0
+    whole = slerp(a, b, 0.3)
+    for row in range(6):
+        torch.testing.assert_close(whole[row], slerp(a[row], b[row], 0.3), atol=1e-6, rtol=0)
+
+
+# -------------------------------------------------------------------------- the aggregate posterior
+
+
+def aggregate(posterior: Posterior) -> MixtureSameFamily:
+    mean, scale = posterior.mean.double(), (0.5 * posterior.logvar.double()).exp()
+    return MixtureSameFamily(Categorical(torch.ones(len(mean))), Independent(Normal(mean, scale), 1))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1024])
+def test_the_aggregates_density_is_that_of_torch(chunk: int) -> None:
+    posterior = Posterior(noise(50, 6), noise(50, 6, seed=1) - 1)
+    z = 2 * noise(40, 6, seed=2)
+    expected = aggregate(posterior).log_prob(z.double())
+    found = aggregate_log_density(z, posterior, chunk)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-6)
+
+
+def test_the_density_survives_narrow_posteriors_far_apart() -> None:
+    posterior = Posterior(1000 * noise(20, 32), torch.full((20, 32), -12.0))
+    z = posterior.sample(noise(20, 32, seed=1))
+    expected = aggregate(posterior).log_prob(z.double())
+    torch.testing.assert_close(aggregate_log_density(z, posterior).double(), expected, atol=1e-2, rtol=1e-6)
+
+
+def test_identical_posteriors_share_nothing_with_what_they_encode() -> None:
+    posterior = Posterior(noise(1, 12).expand(300, 12), noise(1, 12, seed=1).expand(300, 12))
+    found = divergences(posterior, noise(300, 12, seed=2))
+    assert found.mi == pytest.approx(0, abs=1e-4)
+    assert found.kl == pytest.approx(posterior.kl()[0].sum().item(), rel=1e-6)
+    assert found.active == 0
+
+
+def test_posteriors_apart_tell_the_logarithm_of_their_number() -> None:
+    for scale, logvar in ((10.0, -6.0), (300.0, -10.0)):
+        posterior = Posterior(scale * noise(64, 12), torch.full((64, 12), logvar))
+        found = divergences(posterior, noise(64, 12, seed=1))
+        assert found.mi == pytest.approx(math.log(64), abs=1e-3)
+        assert found.kl == pytest.approx(posterior.kl().sum(1).mean().item(), rel=1e-6)
+        assert found.active == 12
+
+
+def test_pairs_of_posteriors_tell_which_pair() -> None:
+    mean = (20 * noise(32, 5)).repeat_interleave(2, 0)
+    found = divergences(Posterior(mean, torch.full((64, 5), -4.0)), noise(64, 5, seed=1))
+    assert found.mi == pytest.approx(math.log(32), abs=1e-3)
+
+
+def test_active_units_are_those_whose_mean_varies_by_a_hundredth() -> None:
+    signs = torch.tensor([1.0, -1.0]).repeat(50)[:, None]  # variance of signs * s is s^2
+    mean = signs * torch.tensor([0.0, 0.0999, 0.1001, 3.0]) + torch.tensor([9.0, 0.0, 0.0, 0.0])
+    assert divergences(Posterior(mean, torch.zeros(100, 4)), noise(100, 4)).active == 2
+
+
+# -------------------------------------------------------------------------------- mixtures and chains
+
+
+def test_a_mixture_samples_its_components() -> None:
+    weights = torch.tensor([0.0, 2.0, 6.0, 0.0])  # not normalised: half precision may leave them so
+    means = torch.tensor([[900.0, 900.0], [-50.0, 0.0], [50.0, 1.0], [-900.0, -900.0]])
+    factors = torch.tensor(
+        [[[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [1.0, 0.5]], [[0.1, 0.0], [0.0, 3.0]], [[1.0, 0], [0, 1]]]
+    )
+    n = 40_000
+    uniform = torch.rand(n, generator=torch.Generator().manual_seed(1))
+    z = Mixture(weights, means, factors).sample(uniform, noise(n, 2))
+    first = z[:, 0] < 0
+    # All bounds are 4 standard errors: odds of 6e-5 each, 5e-4 for the nine of them.
+    assert abs(first.double().mean() - 0.25) < 4 * (0.25 * 0.75 / n) ** 0.5
+    for rows, c in ((z[first], 1), (z[~first], 2)):
+        cov = factors[c] @ factors[c].T
+        assert ((rows.mean(0) - means[c]).abs() < 4 * (cov.diagonal() / len(rows)).sqrt()).all()
+        spread = (cov.diagonal()[:, None] * cov.diagonal() + cov**2) / len(
+            rows
+        )  # of an entry of the covariance
+        assert ((rows.T.cov() - cov).abs() < 4 * spread.sqrt()).all()
+
+
+def test_the_ends_of_the_uniform_pick_components_that_weigh() -> None:
+    mixture = Mixture(torch.tensor([0.0, 0.3, 0.3, 0.0]), torch.arange(4.0)[:, None], torch.zeros(4, 1, 1))
+    uniform = torch.tensor([0.0, 0.499, 0.501, 1 - 2**-24])
+    assert mixture.sample(uniform, torch.zeros(4, 1))[:, 0].tolist() == [1, 1, 2, 2]
+
+
+def test_a_planted_succession_is_found() -> None:
+    matrix, bias = 0.3 * noise(4, 4, seed=5), torch.tensor([1.0, -2.0, 0.0, 0.5])
+    factor = torch.tensor([[0.2, 0, 0, 0], [0.1, 0.1, 0, 0], [0, 0, 0.3, 0], [0.0, 0.1, 0, 0.2]])
+    planted = Succession(matrix, bias, factor)
+    z = noise(10_000, 4)
+    found = fit_succession(z, planted.sample(z, noise(10_000, 4, seed=1)))
+    # Estimates vary by at most 0.3 / sqrt(10,000) = 0.003; 5 of these are off with odds of 6e-7, any of 36 2e-5.
+    torch.testing.assert_close(found.matrix, matrix, atol=0.015, rtol=0)
+    torch.testing.assert_close(found.bias, bias, atol=0.015, rtol=0)
+    torch.testing.assert_close(found.factor @ found.factor.T, factor @ factor.T, atol=0.015, rtol=0)
+    assert torch.equal(found.factor, found.factor.tril())
+
+
+def test_a_succession_without_noise_is_followed_exactly() -> None:
+    z = noise(500, 3)
+    found = fit_succession(z, z.roll(1, 1) + 7, ridge=0.0)
+    again = found.sample(z, torch.zeros(500, 3))
+    torch.testing.assert_close(again, z.roll(1, 1) + 7, atol=1e-4, rtol=0)
+
+
+def test_a_succession_of_few_pairs_still_has_a_factor() -> None:
+    found = fit_succession(noise(2, 16), noise(2, 16, seed=1))
+    assert all(part.isfinite().all() for part in found)

@@ -1,0 +1,248 @@
+"""What the network may see, that padding and batch-mates change nothing, and that it learns."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from seqvae.codecs import NotesCodec, Stream
+from seqvae.model import SequenceVAE, Size
+from seqvae.networks import Conditions, table
+from seqvae.objective import Elbo
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# -------------------------------------------------------------------------------- what is seen and when
+
+
+def differs(one: list[Tensor], other: list[Tensor]) -> Tensor:
+    """(B, T) whether any stream scores a step otherwise, the masks of onsets apart."""
+    pairs = zip(one, other, strict=True)
+    return torch.stack([((a != b) & (a != -1e4) & (b != -1e4)).any(-1) for a, b in pairs]).any(0)
+
+
+@pytest.mark.parametrize("k", range(4))
+@pytest.mark.parametrize("t", [0, 1, 4])
+def test_a_symbol_is_seen_by_what_comes_after_it_alone(
+    model: SequenceVAE, batch: Batch, k: int, t: int
+) -> None:
+    """Bit for bit, in teacher forcing: later steps and later streams of its own step see it, nothing else."""
+    steps, lengths, conditions = batch
+    z = noise(len(steps), model.size.latent)
+    changed = steps.clone()
+    changed[:, t, k] = (steps[:, t, k] + 1) % (model.streams[k].size - 1)
+    before, after = model.decode(z, steps, conditions), model.decode(z, changed, conditions)
+    for j, (one, other) in enumerate(zip(before, after, strict=True)):
+        assert torch.equal(one[:, :t], other[:, :t])
+        same = (one[:, t] == other[:, t]).all(-1)
+        assert same.all() if j <= k else not same.any(), f"stream {j} of its own step"
+    for later in range(t + 1, t + 4):
+        assert differs(before, after)[lengths > later, later].all()
+
+
+def test_every_part_of_z_and_the_condition_is_seen(model: SequenceVAE, batch: Batch) -> None:
+    steps, lengths, conditions = batch
+    real = torch.arange(steps.shape[1]) < lengths[:, None]
+    z = noise(len(steps), model.size.latent)
+    before = model.decode(z, steps, conditions)
+    for part in range(model.size.latent):
+        other = z.clone()
+        other[:, part] += 1
+        assert differs(before, model.decode(other, steps, conditions))[real].all()
+    for part in range(conditions.shape[1]):
+        told = conditions.clone()
+        told[:, part] += 1
+        assert differs(before, model.decode(z, steps, told))[real].all()
+
+
+def test_onsets_not_past_the_one_before_are_masked(model: SequenceVAE, batch: Batch) -> None:
+    steps, lengths, conditions = batch
+    scores = model.decode(noise(len(steps), model.size.latent), steps, conditions)[0]
+    assert (scores[:, 0] > -1e4).all()
+    for row, length in enumerate(lengths.tolist()):
+        for t in range(1, length):
+            last = int(steps[row, t - 1, 0])
+            assert (scores[row, t, : last + 1] == -1e4).all() and (scores[row, t, last + 1 :] > -1e4).all()
+
+
+# ---------------------------------------------------------------------------------------- word dropout
+
+
+def test_dropped_steps_hide_their_symbols(model: SequenceVAE, batch: Batch) -> None:
+    """Input t is the step before t: hidden, its pitch, duration and velocity are seen by no later step."""
+    steps, lengths, conditions = batch
+    z, t = noise(len(steps), model.size.latent), 2
+    dropped = torch.zeros(steps.shape[:2], dtype=torch.bool)
+    dropped[:, t + 1] = True
+    for k in (1, 2, 3):
+        changed = steps.clone()
+        changed[:, t, k] = (steps[:, t, k] + 1) % model.streams[k].size
+        before, after = (model.decode(z, grid, conditions, dropped) for grid in (steps, changed))
+        for one, other in zip(before, after, strict=True):
+            assert torch.equal(one[:, t + 1 :], other[:, t + 1 :])
+        before, after = (model.decode(z, grid, conditions) for grid in (steps, changed))
+        assert differs(before, after)[lengths > t + 1, t + 1].all()
+
+
+def test_the_start_is_never_dropped(model: SequenceVAE, batch: Batch) -> None:
+    steps, _, conditions = batch
+    z = noise(len(steps), model.size.latent)
+    everything = torch.ones(steps.shape[:2], dtype=torch.bool)
+    first = torch.zeros_like(everything)
+    first[:, 0] = True
+    plain = model.decode(z, steps, conditions)
+    for one, other in zip(plain, model.decode(z, steps, conditions, first), strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(plain, model.decode(z, steps, conditions, everything), strict=True):
+        assert torch.equal(one[:, 0], other[:, 0]) and not torch.equal(one[:, 1:], other[:, 1:])
+    assert everything.all()  # the caller's mask is left alone
+
+
+# ---------------------------------------------------------------------------- padding and batch-mates
+
+
+def test_padding_and_batch_mates_change_nothing(model: SequenceVAE, batch: Batch) -> None:
+    steps, lengths, conditions = batch
+    z = noise(len(steps), model.size.latent)
+    posterior, nll = model.encode(*batch), model.nll(z, *batch)
+    wild = torch.cat((steps, torch.zeros(len(steps), 5, 4, dtype=torch.int64)), 1)
+    place = torch.arange(wild.shape[1]) >= lengths[:, None]
+    generator = torch.Generator().manual_seed(1)
+    for k, stream in enumerate(model.streams):
+        wild[..., k][place] = torch.randint(stream.size, (int(place.sum()),), generator=generator)
+    padded = model.encode(wild, lengths, conditions)
+    close = {"atol": 1e-5, "rtol": 1e-6}
+    torch.testing.assert_close(padded.mean, posterior.mean, **close)
+    torch.testing.assert_close(padded.logvar, posterior.logvar, **close)
+    torch.testing.assert_close(model.nll(z, wild, lengths, conditions), nll, **close)
+    for row, length in enumerate(lengths.tolist()):
+        at = slice(row, row + 1)
+        alone = model.encode(steps[at, :length], lengths[at], conditions[at])
+        torch.testing.assert_close(alone.mean, posterior.mean[at], **close)
+        torch.testing.assert_close(alone.logvar, posterior.logvar[at], **close)
+        found = model.nll(z[at], steps[at, :length], lengths[at], conditions[at])
+        torch.testing.assert_close(found, nll[at], **close)
+
+
+def test_a_window_without_notes_has_a_posterior_and_a_likelihood(
+    codec: NotesCodec, model: SequenceVAE
+) -> None:
+    steps = torch.tensor([[[codec.end, 0, 0, 0]]])
+    nll, posterior = model(
+        steps, torch.tensor([1]), torch.tensor([[4, 2]]), torch.zeros(1, model.size.latent)
+    )
+    assert all(part.isfinite().all() for part in posterior)
+    assert nll.item() == pytest.approx(math.log(codec.end + 1), rel=0.2)  # END alone, at its first step
+
+
+def test_the_encoder_sees_every_symbol_and_the_condition(model: SequenceVAE, batch: Batch) -> None:
+    steps, lengths, conditions = batch
+    mean = model.encode(*batch).mean
+    for k, stream in enumerate(model.streams):
+        for t in range(int(lengths.min()) - 1):
+            changed = steps.clone()
+            changed[:, t, k] = (steps[:, t, k] + 1) % stream.size
+            assert (model.encode(changed, lengths, conditions).mean != mean).any(1).all()
+    assert (model.encode(steps, lengths, conditions + 1).mean != mean).any(1).all()
+
+
+def test_one_pass_is_encoding_sampling_and_decoding(model: SequenceVAE, batch: Batch) -> None:
+    eps = noise(len(batch[0]), model.size.latent)
+    nll, posterior = model(*batch, eps)
+    assert torch.equal(posterior.mean, model.encode(*batch).mean)
+    assert torch.equal(nll, model.nll(posterior.sample(eps), *batch))
+
+
+def test_under_autocast_posterior_and_likelihood_are_float32(model: SequenceVAE, batch: Batch) -> None:
+    eps = noise(len(batch[0]), model.size.latent)
+    exact, _ = model(*batch, eps)
+    with torch.autocast("cpu", torch.bfloat16):
+        nll, posterior = model(*batch, eps)
+    assert nll.dtype == posterior.mean.dtype == posterior.logvar.dtype == torch.float32
+    torch.testing.assert_close(nll, exact, atol=0, rtol=0.01)  # bfloat16 keeps 8 bits of a score
+
+
+def test_a_codec_without_conditions_or_with_one_stream_has_a_model() -> None:
+    streams = (Stream("letter", "category", 30),)
+    model = SequenceVAE(
+        streams, (), Size(embedding=(9,), condition=3, encoder=8, decoder=8, head=8, latent=4)
+    )
+    steps = torch.tensor([[[3], [1], [29]], [[5], [29], [0]]])
+    nll, _ = model(steps, torch.tensor([3, 2]), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 4))
+    assert nll.tolist() == pytest.approx([3 * math.log(30), 2 * math.log(30)], rel=0.15)
+    assert not Conditions((), 3)(torch.zeros(2, 0, dtype=torch.int64)).any()
+
+
+def test_neighbours_in_an_ordered_table_begin_alike() -> None:
+    torch.manual_seed(0)
+    rows = table(Stream("pitch", "ordinal", 88), 24).weight.detach()
+    assert rows.shape == (90, 24)
+    near, far = (rows[1:88] - rows[:87]).norm(dim=1), (rows[40:88] - rows[:48]).norm(dim=1)
+    assert near.max() < far.min()
+    assert table(Stream("mode", "category", 7), 5).weight.shape == (9, 5)
+
+
+# -------------------------------------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_untrained_nats_are_the_logarithms_of_what_is_possible(
+    codec: NotesCodec, batch: Batch, size: Size, full: bool
+) -> None:
+    """Within 10 %: a note's onset is one of those past the one before, its other streams any symbol."""
+    steps, lengths, _ = batch
+    expected = 0.0
+    for row, length in enumerate(lengths.tolist()):
+        before = [-1, *steps[row, : length - 1, 0].tolist()]
+        expected += sum(math.log(codec.end - last) for last in before)
+        expected += (length - 1) * sum(math.log(stream.size) for stream in codec.streams[1:])
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = SequenceVAE(codec.streams, codec.conditions, Size() if full else size)
+        with torch.no_grad():
+            nll, _ = model(*batch, noise(len(steps), model.size.latent, seed=seed))
+        assert nll.sum().item() == pytest.approx(expected, rel=0.1)
+
+
+def fit(model: SequenceVAE, batch: Batch, steps: int, objective: Callable) -> list[float]:
+    """Adam on one batch; the loss at every step."""
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    losses = []
+    for step in range(steps):
+        nll, posterior = model(*batch, noise(len(batch[0]), model.size.latent, seed=step))
+        loss = objective(nll, posterior, step).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_one_batch_is_learnt_through_z(model: SequenceVAE, batch: Batch) -> None:
+    """The collapse alarm: after learning the batch, another window's z or none at all costs nats."""
+    steps, lengths, conditions = (part[:12] for part in batch)
+    losses = fit(model, (steps, lengths, conditions), 150, Elbo(beta=0.02, warmup=50))
+    assert losses[-1] < 0.1 * losses[0]
+    with torch.no_grad():
+        posterior = model.encode(steps, lengths, conditions)
+        nll = model.nll(posterior.mean, steps, lengths, conditions)
+        rolled = model.nll(posterior.mean.roll(1, 0), steps, lengths, conditions)
+        blank = model.nll(torch.zeros_like(posterior.mean), steps, lengths, conditions)
+    assert nll.mean() < 0.05 * losses[0]
+    assert (rolled > nll).all() and min(rolled.mean(), blank.mean()) > nll.mean() + 5
+
+
+def test_every_weight_takes_part_in_learning(model: SequenceVAE, batch: Batch) -> None:
+    dropped = torch.zeros(batch[0].shape[:2], dtype=torch.bool)
+    dropped[:, 2] = True
+    nll, posterior = model(*batch, noise(len(batch[0]), model.size.latent), dropped)
+    Elbo()(nll, posterior, 0).loss.backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.any(), name

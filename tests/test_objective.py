@@ -1,0 +1,185 @@
+"""Divergences, schedules and penalties against numbers worked out by hand and against torch.distributions."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from seqvae.objective import Elbo, Posterior, schedule
+
+
+def posterior(*pairs: tuple[float, float]) -> Posterior:
+    """A batch of one with (mean, logvar) for each dimension."""
+    mean, logvar = torch.tensor(pairs, dtype=torch.float32).T[:, None]
+    return Posterior(mean, logvar)
+
+
+def exact_kl(mean: float, logvar: float) -> float:
+    """In double precision, with the series where the difference would cancel."""
+    if abs(logvar) < 1e-3:
+        return 0.5 * (mean * mean + logvar**2 / 2 + logvar**3 / 6 + logvar**4 / 24)
+    return 0.5 * (mean * mean + math.expm1(logvar) - logvar)
+
+
+# ---------------------------------------------------------------------------------------------- KL
+
+
+def test_kl_of_known_gaussians() -> None:
+    kl = posterior((0, 0), (1, 0), (-2, 0), (0, math.log(4)), (0, -math.log(4))).kl()
+    assert kl.shape == (1, 5)
+    expected = [0, 0.5, 2, 0.5 * (3 - math.log(4)), 0.5 * (math.log(4) - 0.75)]
+    assert kl[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_kl_is_that_of_torch_and_of_monte_carlo() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, logvar = torch.randn(2, 3, 4, generator=generator)
+    q, prior = Normal(mean.double(), (0.5 * logvar).exp().double()), Normal(0, 1)
+    kl = Posterior(mean, logvar).kl()
+    torch.testing.assert_close(kl.double(), kl_divergence(q, prior), atol=1e-6, rtol=1e-6)
+    noise = torch.randn(40_000, 3, 4, generator=generator)
+    z = Posterior(mean, logvar).sample(noise).double()
+    draws = q.log_prob(z) - prior.log_prob(z)
+    # Beyond 4 standard errors a right estimate falls with odds of 6e-5, any of 12 with 8e-4.
+    assert ((draws.mean(0) - kl).abs() < 4 * draws.std(0) / 200).all()
+
+
+def test_samples_have_the_posteriors_moments() -> None:
+    q = posterior((3.0, math.log(0.25)), (-1.0, math.log(4.0)))
+    z = q.sample(torch.randn(40_000, 2, generator=torch.Generator().manual_seed(0)))
+    # 4 standard errors: 6e-5 for each of two means and, as the variance of a variance is 2 v^2 / n, variances.
+    assert ((z.mean(0) - torch.tensor([3.0, -1.0])).abs() < 4 * torch.tensor([0.5, 2.0]) / 200).all()
+    assert ((z.var(0) / torch.tensor([0.25, 4.0]) - 1).abs() < 4 * 2**0.5 / 200).all()
+    assert (q.sample(torch.zeros(1, 2)) == q.mean).all()
+
+
+@pytest.mark.parametrize("logvar", [-100, -20, -1e-2, -1e-3, -1e-4, 1e-30, 1e-7, 1e-4, 1e-3, 0.1, 20, 80])
+@pytest.mark.parametrize("mean", [0.0, 1e-3, 30.0])
+def test_kl_keeps_its_digits(mean: float, logvar: float) -> None:
+    q = posterior((mean, logvar))
+    exact = exact_kl(q.mean.item(), q.logvar.item())
+    # float32 rounds expm1(logvar) and logvar by 6e-8 of themselves before they cancel.
+    assert q.kl().item() == pytest.approx(exact, rel=2e-6, abs=1e-7 * min(abs(logvar), 1))
+    assert q.kl().item() >= -1e-7 * min(abs(logvar), 1)
+
+
+def test_kl_is_computed_in_float32_whatever_comes_in() -> None:
+    for kind in (torch.bfloat16, torch.float16):
+        q = posterior((0.0, -0.1396484375), (0.5, 12.0), (-0.0078125, 2**-8))  # all exact in both kinds
+        low = Posterior(q.mean.to(kind), q.logvar.to(kind))
+        assert low.kl().dtype == torch.float32 and torch.equal(low.kl(), q.kl())
+    assert q.kl()[0, 0].item() == pytest.approx(
+        exact_kl(0.0, -0.1396484375), rel=1e-6
+    )  # 0.0046: 0 in bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(q.kl(), low.kl()) and q.kl().dtype == torch.float32
+
+
+def test_gradients_of_the_kl() -> None:
+    mean, logvar = (
+        torch.tensor([[0.5, -2.0]], requires_grad=True),
+        torch.tensor([[1.0, 0.0]], requires_grad=True),
+    )
+    Posterior(mean, logvar).kl().sum().backward()
+    assert mean.grad is not None and mean.grad.tolist() == [[0.5, -2.0]]
+    assert logvar.grad is not None and logvar.grad[0].tolist() == pytest.approx(
+        [0.5 * math.expm1(1), 0], abs=1e-6
+    )
+
+
+# ---------------------------------------------------------------------------------------- schedules
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "warmup", "cycle", "share"),
+    [
+        ("constant", 0, 100, 0, 1),
+        ("constant", 7, 100, 50, 1),
+        ("linear", 0, 100, 0, 0),
+        ("linear", 25, 100, 0, 0.25),
+        ("linear", 99, 100, 0, 0.99),
+        ("linear", 100, 100, 0, 1),
+        ("linear", 10**9, 100, 0, 1),
+        ("linear", 0, 0, 0, 1),
+        ("linear", 130, 100, 120, 1),  # a cycle is cyclical's alone
+        ("sigmoid", 0, 100, 0, 1 / (1 + math.e**6)),
+        ("sigmoid", 50, 100, 0, 0.5),
+        ("sigmoid", 75, 100, 0, 1 / (1 + math.e**-3)),
+        ("sigmoid", 100, 100, 0, 1),
+        ("cyclical", 0, 50, 200, 0),
+        ("cyclical", 40, 50, 200, 0.8),
+        ("cyclical", 50, 50, 200, 1),
+        ("cyclical", 199, 50, 200, 1),
+        ("cyclical", 200, 50, 200, 0),
+        ("cyclical", 625, 50, 200, 0.5),
+        ("cyclical", 30, 40, 0, 0.75),  # without a cycle it rises once
+        ("cyclical", 90, 40, 0, 1),
+    ],
+)
+def test_schedules(kind: str, step: int, warmup: int, cycle: int, share: float) -> None:
+    assert schedule(kind, step, warmup, cycle) == pytest.approx(share, abs=1e-12)
+
+
+def test_a_schedule_of_no_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown schedule 'cosine'; known: constant, linear"):
+        schedule("cosine", 0, 1)
+
+
+# --------------------------------------------------------------------------------------- objectives
+
+NLL = torch.tensor([10.0, 30.0])
+SHIFTS = Posterior(torch.tensor([[1.0, 1.0], [2.0, 2.0]]), torch.zeros(2, 2))  # KL 1 and 4 nats a sequence
+
+
+def terms(step: int, **settings: object) -> list[float]:
+    found = Elbo(**settings)(NLL, SHIFTS, step)  # type: ignore[arg-type]
+    return [found.loss.item(), found.nll.item(), found.kl.item(), found.weight]
+
+
+def test_the_negative_elbo_and_its_weights() -> None:
+    assert terms(0) == [22.5, 20, 2.5, 1]
+    assert terms(0, beta=0.2) == pytest.approx([20.5, 20, 2.5, 0.2])
+    assert terms(25, beta=2.0, warmup=100) == [21.25, 20, 2.5, 0.5]
+    assert terms(0, beta=2.0, warmup=100) == [20, 20, 2.5, 0]
+    assert terms(1025, warmup=100, anneal="cyclical", cycle=500) == [20.625, 20, 2.5, 0.25]
+
+
+def test_free_bits_cost_nothing_in_each_sequence() -> None:
+    assert terms(0, free_bits=1.0) == [21.5, 20, 2.5, 1]  # (0 + 3) / 2
+    assert terms(0, free_bits=3.0) == [20.5, 20, 2.5, 1]  # (0 + 1) / 2, where the mean less 3 would be none
+    assert terms(0, free_bits=9.0, beta=5.0) == [20, 20, 2.5, 5]
+
+
+def test_capacity_is_a_target_that_grows() -> None:
+    assert terms(0, capacity=4.0) == [21.5, 20, 2.5, 1]
+    assert terms(0, capacity=1.0, beta=3.0) == [24.5, 20, 2.5, 3]
+    assert terms(50, capacity=4.0, beta=3.0, warmup=100) == [21.5, 20, 2.5, 3]  # |2.5 - 2|
+    assert terms(0, capacity=0.0, beta=3.0, warmup=100) == [27.5, 20, 2.5, 3]
+
+
+def gradient(elbo: Elbo, scale: float, step: int = 0) -> Tensor:
+    """Of the loss by the means of two sequences."""
+    mean = scale * SHIFTS.mean.clone()
+    mean.requires_grad_()
+    elbo(NLL, Posterior(mean, SHIFTS.logvar), step).loss.backward()
+    assert mean.grad is not None
+    return mean.grad
+
+
+def test_gradients_of_the_penalties() -> None:
+    means = SHIFTS.mean / 2  # of a mean over two sequences
+    assert torch.equal(gradient(Elbo(), 1.0), means)
+    assert torch.equal(gradient(Elbo(beta=0.5, warmup=4), 1.0, step=1), means / 8)
+    assert not gradient(Elbo(free_bits=9.0), 1.0).any()
+    partly = gradient(Elbo(free_bits=2.0), 1.0)  # only the second is past its free bits
+    assert not partly[0].any() and torch.equal(partly[1], means[1])
+    assert torch.equal(gradient(Elbo(capacity=1.0), 1.0), means)  # above the capacity the KL is pushed down
+    assert torch.equal(gradient(Elbo(capacity=4.0), 1.0), -means)  # below it up
+
+
+def test_figures_carry_no_gradient() -> None:
+    nll, mean = NLL.clone().requires_grad_(), SHIFTS.mean.clone().requires_grad_()
+    found = Elbo()(nll, Posterior(mean, SHIFTS.logvar), 0)
+    assert found.loss.requires_grad and not found.nll.requires_grad and not found.kl.requires_grad

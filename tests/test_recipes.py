@@ -1,0 +1,143 @@
+"""Every recipe builds and trains a step; settings are read by their type, and impossible ones refused."""
+
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from seqvae.checkpoint import build_model
+from seqvae.codecs import NotesCodec
+from seqvae.model import Size
+from seqvae.objective import Elbo
+from seqvae.recipes import PRECISIONS, RECIPES, Recipe, check, override, settings_of
+from seqvae.song import SeqvaeError
+
+TYPES = {"precision": str, "anneal": str, "capacity": float}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_and_takes_a_step(
+    name: str, codec: NotesCodec, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    recipe = check(RECIPES[name])
+    assert recipe.about
+    torch.manual_seed(recipe.seed)
+    model = build_model(codec, recipe.size)
+    optimizer = torch.optim.Adam(model.parameters(), recipe.learning_rate)
+    losses = []
+    for _ in range(2):
+        noise = torch.randn(len(batch[0]), recipe.size.latent, generator=torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            nll, posterior = model(*batch, noise)
+        terms = recipe.objective(nll, posterior, 0)
+        optimizer.zero_grad()
+        terms.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimizer.step()
+        losses.append(terms.loss.item())
+    assert losses[1] < losses[0] - 1  # nats on the very batch, at the peak learning rate
+
+
+def test_recipes_are_frozen_and_plain() -> None:
+    with pytest.raises(FrozenInstanceError):
+        RECIPES["melody"].steps = 1  # type: ignore[misc]
+    for recipe in RECIPES.values():
+        for value in settings_of(recipe).values():
+            assert value is None or isinstance(value, (int, float, str, tuple))
+
+
+def test_settings_are_flat_and_no_name_means_two_things() -> None:
+    names = [field.name for kind in (Recipe, Size, Elbo) for field in fields(kind)]
+    assert len(set(names)) == len(names)
+    assert settings_of(Recipe()).keys() == set(names) - {"about", "size", "objective"}
+    assert settings_of(RECIPES["small"])["embedding"] == (64, 64, 32, 8)
+
+
+def test_every_setting_can_be_overridden_by_its_text() -> None:
+    text = {int: "3", float: "0.5", str: "", tuple: "3,4,5,6"}
+    special = {"precision": "bf16", "anneal": "sigmoid"}
+    for name, now in settings_of(Recipe()).items():
+        kind = TYPES.get(name, type(now))
+        found = settings_of(override(Recipe(), {name: special.get(name, text[kind])}))
+        assert type(found[name]) is kind and found[name] == (
+            special.get(name) or {int: 3, float: 0.5}.get(kind, (3, 4, 5, 6))
+        )
+        assert {key for key, value in found.items() if value != settings_of(Recipe())[key]} <= {name}
+
+
+def test_overrides_go_where_they_belong() -> None:
+    recipe = RECIPES["small"]
+    found = override(recipe, {"beta": "0.2", "latent": "32", "steps": "10", "learning_rate": "1e-4"})
+    assert (found.objective.beta, found.size.latent, found.steps, found.learning_rate) == (0.2, 32, 10, 1e-4)
+    assert found == replace(
+        recipe,
+        objective=replace(recipe.objective, beta=0.2),
+        size=replace(recipe.size, latent=32),
+        steps=10,
+        learning_rate=1e-4,
+    )
+    assert override(recipe, {}) == recipe and asdict(recipe) == asdict(RECIPES["small"])
+    both = override(recipe, {"anneal": "cyclical", "cycle": "1000", "capacity": "25"})
+    assert (both.objective.anneal, both.objective.cycle, both.objective.capacity) == ("cyclical", 1000, 25.0)
+
+
+@pytest.mark.parametrize("name", ["betas", "size", "objective", "about", "", "latent "])
+def test_unknown_settings_are_refused_with_those_there_are(name: str) -> None:
+    with pytest.raises(
+        SeqvaeError, match=f"no setting is called {name!r}; there are batch_size, .*, capacity$"
+    ):
+        override(Recipe(), {name: "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("steps", "many"),
+        ("steps", "1.5"),
+        ("steps", "1e3"),
+        ("steps", "0"),
+        ("steps", "-1"),
+        ("learning_rate", "fast"),
+        ("learning_rate", "0"),
+        ("learning_rate", "nan"),
+        ("learning_rate", "inf"),
+        ("batch_size", ""),
+        ("embedding", "64,x,32,8"),
+        ("embedding", "64,0,32,8"),
+        ("embedding", ""),
+        ("latent", "0"),
+        ("latent", "-8"),
+        ("beta", "-0.1"),
+        ("beta", "nan"),
+        ("warmup", "-5"),
+        ("free_bits", "-1"),
+        ("capacity", "-1"),
+        ("capacity", "none"),
+        ("word_dropout", "1.5"),
+        ("word_dropout", "nan"),
+        ("patience", "-1"),
+        ("seed", "-1"),
+        ("seed", str(2**32)),
+        ("threads", "0"),
+        ("precision", "16"),
+        ("anneal", "cosine"),
+        ("anneal", "cyclical"),  # without a cycle
+    ],
+)
+def test_impossible_values_are_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(SeqvaeError, match=name):
+        override(Recipe(), {name: text})
+
+
+def test_a_cycle_holds_its_warmup() -> None:
+    override(Recipe(), {"anneal": "cyclical", "cycle": "100", "warmup": "100"})
+    with pytest.raises(SeqvaeError, match="cycle"):
+        override(Recipe(), {"anneal": "cyclical", "cycle": "99", "warmup": "100"})
+
+
+def test_recipes_made_in_python_are_checked_alike() -> None:
+    with pytest.raises(SeqvaeError, match="precision cannot be 'fp8'; known: 32, bf16"):
+        check(Recipe(precision="fp8"))
+    for precision in PRECISIONS:
+        assert check(Recipe(precision=precision)).precision == precision
