@@ -34,6 +34,7 @@ MOST_BEATS = 200_000
 MOST_HOURS = 24
 BATCH = 64  # tunes that abc2midi plays at a time
 PATIENCE = 20.0  # seconds for them; it needs milliseconds
+FULL = "full first bar"  # a marker in the MIDI files written here
 RESOLUTION = 480  # ticks a quarter note in the MIDI files written here
 COLLECTIONS = ("oneills1850", "airdsAirs", "ryansMammoth")  # O'Neill 1850 (1903), Aird 1778-1801, Ryan 1883
 
@@ -134,11 +135,11 @@ def from_pretty_midi(midi: "PrettyMIDI") -> Song:
     midi.write(held)
     song = _midi(held.getvalue())
     lost = {
-        "pitch bends": sum(len(part.pitch_bends) for part in midi.instruments),
-        "control changes": sum(len(part.control_changes) for part in midi.instruments),
-        "lyrics and texts": len(midi.lyrics) + len(midi.text_events),
+        "Pitch bends": sum(len(part.pitch_bends) for part in midi.instruments),
+        "Control changes": sum(len(part.control_changes) for part in midi.instruments),
+        "Lyrics and texts": len(midi.lyrics) + len(midi.text_events),
     }
-    notices = tuple(f"{number} {what} were dropped." for what, number in lost.items() if number)
+    notices = tuple(f"{what} were dropped ({number})." for what, number in lost.items() if number)
     return replace(song, notices=song.notices + notices)
 
 
@@ -243,7 +244,7 @@ def _tune(tune: tunes.Tune, voices: Sequence[tuple[str, list[Note] | str]], noti
 
 def _played(texts: Sequence[str]) -> list[list[Note] | str]:
     """The notes of ABC texts as abc2midi plays them, or its first error message."""
-    # symusic.Score.from_abc runs the same program, but one tune at a time (starting it takes longer than the tune),
+    # symusic.Score.from_abc runs the same program, but for a tune at a time (its start takes longer than a tune),
     # with its errors on the terminal and no end to its hangs.
     if not texts:
         return []
@@ -281,7 +282,7 @@ def _notes(track: Any, tpq: int, late: int = 0) -> list[Note]:
     ticks, pitches = columns["time"], columns["pitch"]
     if len(ticks) and (ticks.min() < 0 or columns["duration"].min() < 0 or ticks.max() > MOST_BEATS * tpq):
         raise SeqvaeError("it holds notes at impossible times, so export it again")
-    ranks = np.lexsort((pitches, ticks))
+    ranks = np.lexsort((pitches, columns["duration"], ticks))
     onsets = ((ticks[ranks] - late) / tpq).tolist()
     durations = ((columns["duration"][ranks] + late) / tpq).tolist()
     columns = (onsets, durations, pitches[ranks].tolist(), columns["velocity"][ranks].tolist())
@@ -309,7 +310,8 @@ def _midi(data: bytes) -> Song:
     )
     notices: list[str] = []
     entries = [(mark.time / tpq, Metre(mark.numerator, mark.denominator)) for mark in score.time_signatures]
-    metres, pickup = _metres(entries, notices)
+    full = any(mark.text == FULL for mark in score.markers)
+    metres, pickup = _metres(entries, full, notices)
     key = next((_signature(mark.key, mark.tonality) for mark in score.key_signatures), None)
     return _sane(Song(parts, metres, _tempi(score, notices), key, "", pickup, tuple(notices)))
 
@@ -320,12 +322,12 @@ def _signature(fifths: int, minor: int) -> Key:
 
 
 def _metres(
-    entries: Sequence[tuple[float, Metre]], notices: list[str]
+    entries: Sequence[tuple[float, Metre]], full: bool, notices: list[str]
 ) -> tuple[tuple[tuple[float, Metre], ...], float]:
     """Song.metres and Song.pickup from a MIDI file's time signatures, what was assumed added to `notices`.
 
-    A first metre that lasts a bar at most and less than a bar of the next one is how MIDI writes a pickup. A
-    signature repeated on a bar line says nothing; repeated within a bar it begins a new one.
+    A first metre that lasts a bar at most and less than a bar of the next is how MIDI writes a pickup, unless
+    the bar is said to be `full`. A signature repeated on a bar line says nothing; within a bar it begins one.
     """
     found: list[tuple[float, Metre]] = []
     for at, metre in sorted(entries, key=lambda entry: entry[0]):
@@ -341,7 +343,7 @@ def _metres(
     found[0] = (0.0, found[0][1])
     pickup = 0.0
     at, metre = found[min(1, len(found) - 1)]
-    if 0 < at <= found[0][1].beats + SLACK and at < metre.beats - SLACK:
+    if 0 < at <= found[0][1].beats + SLACK and at < metre.beats - SLACK and not full:
         pickup = at
         found[:2] = [(0.0, metre)]
     kept, line = found[:1], pickup
@@ -394,6 +396,8 @@ def _score(song: Song) -> Any:
     if song.pickup:
         short = _short(song.pickup)
         metres = [(0.0, short or metres[0][1]), (song.pickup, metres[0][1]), *metres[1:]]
+    elif len(metres) > 1 and metres[1][0] < metres[1][1].beats:  # a first bar that would look like a pickup
+        score.markers.append(symusic.TextMeta(0, FULL))
     for at, metre in metres:
         score.time_signatures.append(symusic.TimeSignature(ticks(at), metre.numerator, metre.denominator))
     for at, tempo in song.tempi:

@@ -10,7 +10,7 @@ import re
 import warnings
 import zipfile
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ MOST_TEXT = 32 << 20  # bytes of notation once unpacked
 GENERAL_MIDI = [str(instrument.instrumentFromMidiProgram(i).instrumentName) for i in range(128)]
 # A metre in kern, and in MusicXML; of 3+2 beats the last, as that is all that its size needs.
 METRES = re.compile(r"\*M(\d+)/(\d+)|<beats>[\d+\s]*?(\d+)\s*</beats>")
+SMALL = re.compile(r"<(fifths|octave|alter|octave-change|diatonic|chromatic|staves)>\s*([+-]?\d+)")
 MINOR = ("minor", "dorian", "phrygian", "aeolian", "locrian")
 
 
@@ -34,12 +35,7 @@ def read(data: bytes, kind: str) -> Song:
     """The song in a MusicXML ("musicxml"), compressed MusicXML ("mxl") or kern ("kern") file's bytes."""
     text = _text(_unpacked(data) if kind == "mxl" else data)
     name = "kern" if kind == "kern" else "MusicXML"
-    if "<!ENTITY" in text:
-        raise SeqvaeError("its XML defines entities, which music never needs, so export it again")
-    for kern, unit, beats in METRES.findall(text):
-        # music21 would divide the bar of an impossible metre into its beats for hours.
-        if not Metre(int((kern or beats)[:9]), int(unit[:9] or 4)).possible:
-            raise SeqvaeError(f"its metre of {(kern or beats)[:9]} beats is impossible, so correct it")
+    _check(text)
     if max(text.count("<note"), text.count("\n") if name == "kern" else 0) > MOST_NOTES:
         raise SeqvaeError(f"it holds more than the {MOST_NOTES} notes of any song")
     said = io.StringIO()  # music21 names the events of a kern file that it skips on stderr, and nowhere else
@@ -53,7 +49,7 @@ def read(data: bytes, kind: str) -> Song:
                 importer.xmlText = text
                 importer.parseXMLText()
                 found = importer.stream
-            song = _song(found)
+            song = _song(found, _midi(text))
     except SeqvaeError:
         raise
     except Exception as fault:  # music21 raises anything at all on damaged files
@@ -64,6 +60,18 @@ def read(data: bytes, kind: str) -> Song:
         raise SeqvaeError(f"{skipped} of its events are no {name}, so export it again")
     notices = (f"Events that are no {name} were skipped ({skipped}).",) if skipped else ()
     return replace(song, notices=song.notices + notices)
+
+
+def _check(text: str) -> None:
+    """Raises SeqvaeError for entities, and for numbers on which music21 would count for hours."""
+    if "<!ENTITY" in text:
+        raise SeqvaeError("its XML defines entities, which music never needs, so export it again")
+    for kern, unit, beats in METRES.findall(text):
+        if not Metre(int((kern or beats)[:9]), int(unit[:9] or 4)).possible:
+            raise SeqvaeError(f"its metre of {(kern or beats)[:9]} beats is impossible, so correct it")
+    for name, number in SMALL.findall(text):
+        if len(number) > 4 or abs(int(number)) > 24:
+            raise SeqvaeError(f"its {name} of {number[:9]} is impossible, so correct it")
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -97,8 +105,19 @@ def _text(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _song(score: Any) -> Song:
-    """A music21 score as a Song, repeats played."""
+def _midi(text: str) -> dict[str, tuple[int, bool]]:
+    """MIDI program, and whether it is the drum channel, by part ids of MusicXML: music21 may change both."""
+    found = {}
+    for name, part in re.findall(r'(?s)<score-part\b[^>]*\bid="([^"]*)"[^>]*>(.*?)</score-part>', text):
+        program = re.search(r"<midi-program>\s*(\d{1,3})\s*<", part)
+        channel = re.search(r"<midi-channel>\s*(\d{1,2})\s*<", part)
+        if program or channel:
+            found[name] = max(int(program[1]) - 1, 0) if program else 0, bool(channel and channel[1] == "10")
+    return found
+
+
+def _song(score: Any, midi: Mapping[str, tuple[int, bool]]) -> Song:
+    """A music21 score as a Song, repeats played; `midi` as _midi gives it."""
     score.toSoundingPitch(inPlace=True)
     whole = list(score.parts) or [score]
     staves = [_measures(part) for part in whole]
@@ -112,7 +131,7 @@ def _song(score: Any) -> Song:
     metres, pickup, uneven = metre_map(line)
     graces = [0]
     parts = tuple(
-        _part(part, [staff[i] if i < len(staff) else None for i in played], line, graces)
+        _part(part, [staff[i] if i < len(staff) else None for i in played], line, midi, graces)
         for part, staff in zip(whole, staves, strict=True)
     )
     notices = []
@@ -165,10 +184,17 @@ def _bars(score: Any, staves: Sequence[Sequence[Any]]) -> list[Bar]:
     return found
 
 
-def _part(part: Any, measures: Sequence[Any], line: Sequence[Bar], graces: list[int]) -> Part:
+def _part(
+    part: Any,
+    measures: Sequence[Any],
+    line: Sequence[Bar],
+    midi: Mapping[str, tuple[int, bool]],
+    graces: list[int],
+) -> Part:
     """One staff as a Part; `measures` and `line` are in playing order; counts grace notes in `graces`."""
     played = part.getInstrument(returnDefault=True)
-    drums = played.midiChannel == 9 or isinstance(played, instrument.UnpitchedPercussion)
+    own = (played.midiProgram or 0, isinstance(played, instrument.UnpitchedPercussion))
+    program, drums = midi.get(played.partId, own)
     found: list[Note] = []
     sounding: dict[int, int] = {}  # pitch -> index of the note that a tie may lengthen
     at = Fraction(0)
@@ -194,7 +220,6 @@ def _part(part: Any, measures: Sequence[Any], line: Sequence[Bar], graces: list[
                 if tie in ("start", "continue"):
                     sounding[pitch] = held
         at += bar.length
-    program = played.midiProgram or 0
     name = "" if part.partName in (None, "None") else part.partName  # "None": an empty part-name
     return Part(tuple(sorted(found)), name, program & 127, drums)
 
@@ -232,7 +257,7 @@ def _staff(song: Song, part: Part, name: str) -> stream.Part:
     staff.insert(0, played)
     every = bars(song)
     lines = [max(round(onset * TICKS), 0) for onset, _ in every]
-    end = max(round(song.beats * TICKS), lines[-1] + round(every[-1][1].beats * TICKS))
+    end = max(round(song.beats * TICKS), round((every[-1][0] + every[-1][1].beats) * TICKS))
     pieces = _pieces(part.notes, [*lines, end])
     for i, (start, stop) in enumerate(zip(lines, [*lines[1:], end], strict=True)):
         measure = stream.Measure(number=i if song.pickup else i + 1)

@@ -49,7 +49,7 @@ from seqvae.song import SeqvaeError
 
 Progress = Callable[[int, int, dict[str, float], str], None]  # step, of how many, figures, a message or ""
 LOG_EVERY = 20  # steps
-LOOKED_AT = 2048  # windows an evaluation measures; an eighth of them it also decodes
+LOOKED_AT, DECODED = 2048, 256  # windows that an evaluation measures, and of these about so many it decodes
 FITTED = 65_536  # windows and pairs of windows that the prior is fitted to, at most
 COLLAPSED = 0.5  # nats of mutual information below which z says nothing
 COLLAPSE = "the posterior has collapsed: z says nothing; lower beta or use free_bits"
@@ -291,7 +291,7 @@ class Run:
         row |= evaluation.bounds(*given, self.looked, posterior, self.recipe.seed, self.recipe.objective)
         if not math.isfinite(row["loss"] + row["mi"]):
             raise SeqvaeError(DIVERGED.format(self.step))
-        apart = max(len(self.looked) // (LOOKED_AT // 8), 1)
+        apart = max(len(self.looked) // DECODED, 1)
         few = Posterior(posterior.mean[::apart], posterior.logvar[::apart])
         row |= evaluation.reconstruction(*given, self.looked[::apart], few)
         mixture = None

@@ -116,6 +116,32 @@ def test_a_model_saved_over_another_replaces_it(saved: Saved, folder: Path) -> N
     )
 
 
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_a_save_killed_at_any_moment_leaves_the_old_or_the_new(
+    saved: Saved, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    moves, move = 0, os.replace
+
+    def killed(old: Path, new: Path) -> None:
+        nonlocal moves
+        moves += 1
+        if moves == moment:
+            raise KeyboardInterrupt
+        move(old, new)
+
+    old = next(saved.model.parameters()).clone()
+    with torch.no_grad():
+        next(saved.model.parameters()).add_(1)
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(folder, saved)
+    monkeypatch.undo()
+    found = next(load_model(folder).model.parameters())
+    assert torch.equal(found, old if moment < 3 else next(saved.model.parameters()))
+    save_model(folder, saved)
+    assert torch.equal(next(load_model(folder).model.parameters()), next(saved.model.parameters()))
+
+
 def test_a_corpus_spelt_otherwise_is_refused(saved: Saved) -> None:
     saved.check_codec(NotesCodec())
     refusal(lambda: saved.check_codec(NotesCodec(4)), "'bars': 2", "'bars': 4", "prepare")
@@ -160,7 +186,7 @@ def tamper(folder: Path, drop: str = "", **values: Any) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def reweigh(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+def reweigh(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     """Changes the weights and mends their hash."""
     tensors = load((folder / "model.safetensors").read_bytes())
     change(tensors)
@@ -181,7 +207,7 @@ def test_weights_that_are_no_numbers_are_refused(folder: Path) -> None:
 def test_weights_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
     reweigh(folder, lambda tensors: tensors.update(more=torch.zeros(1)))
     refusal(lambda: load_model(folder), "does not fit its weights", "more")
-    reweigh(folder, lambda tensors: [tensors.pop(name) for name in ("more", "encoder.mean.bias")] and None)
+    reweigh(folder, lambda tensors: [tensors.pop(name) for name in ("more", "encoder.mean.bias")])
     refusal(lambda: load_model(folder), "does not fit its weights", "encoder.mean.bias")
 
 
@@ -207,7 +233,12 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> No
         ({"size": {"embedding": [12, 12, 8]}}, ["does not fit", "embedding"]),
         ({"size": {"embedding": [12, 12, 8, 4], "latent": "many"}}, ["does not fit"]),
         ({"size": {"embedding": [12, 12, 8, 4], "latent": -4}}, ["does not fit"]),
-        ({"size": {"embedding": [12, 12, 8, 4]}}, ["does not fit", "size mismatch"]),
+        ({"size": {"embedding": [12, 12, 8, 4]}}, ["does not fit", "wider than its weights"]),
+        (
+            {"size": {"embedding": [12, 12, 8, 4], "decoder": 10**12}},
+            ["does not fit", "wider than its weights"],
+        ),
+        ({"size": {"embedding": [12, 12, 8, 4], "decoder": 41}}, ["does not fit"]),
     ],
 )
 def test_other_configs_are_refused(folder: Path, change: dict[str, Any], words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The laws of every codec, over real files, our own phrases and generated ones; then the `notes` codec's own."""
+"""The laws of every codec, over real files, our phrases and generated ones; then the `notes` codec's own."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ def fits(codec: NotesCodec, metre: Metre) -> bool:
 
 @st.composite
 def phrases_of(draw: st.DrawFn, codec: NotesCodec) -> Phrase:
-    """Any notes in any metre: on the grid, between its ticks, past the window, overlapping, outside the piano."""
+    """Any notes in any metre: on the grid, between ticks, past the window, overlapping, outside the piano."""
     metre = draw(st.sampled_from([metre for metre in METRES if fits(codec, metre)]))
     beats = codec.bars * metre.beats
     halves = st.integers(0, int(beats * 2 * TICKS)).map(lambda tick: tick / (2 * TICKS))
@@ -88,7 +88,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def kept(raw: Any, case: Case, folder: Path) -> Iterator[None]:
-    """Writes what breaks a law to a file that can be played; of hypothesis's cases the last, smallest stays."""
+    """Writes what breaks a law to a file to be played; of hypothesis's cases the last, smallest one stays."""
     try:
         yield
     except Exception as fault:

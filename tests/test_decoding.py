@@ -1,4 +1,4 @@
-"""Free running equals teacher forcing, and a row's symbols depend on its own z, condition, seed and number."""
+"""Free running equals teacher forcing; a row's symbols depend on its own z, condition, seed and number."""
 
 import math
 from typing import Any
@@ -137,8 +137,16 @@ def test_a_seed_is_repeated_and_another_differs(sharp: SequenceVAE) -> None:
     assert same(one, decode(Stepper(sharp), z, conditions, Sampling(), seed=1))
     assert not same(one, decode(stepper, z, conditions, Sampling(), seed=2))
     twins = decode(stepper, z[:1].expand(2, -1), conditions[:1].expand(2, -1), Sampling(), seed=1)
-    assert not np.array_equal(*twins)  # rows of one z draw numbers of their own
+    assert not same(twins[:1], twins[1:])  # rows of one z draw numbers of their own
     assert same(*(decode(stepper, z, conditions, GREEDY, seed=seed) for seed in (1, 2)))
+
+
+def test_rows_of_one_z_draw_their_own_numbers(sharp: SequenceVAE) -> None:
+    """In later batches too: nothing begins again with row 512."""
+    rows = decode(
+        Stepper(sharp), noise(1, sharp.size.latent).expand(520, -1), told(1).expand(520, -1), Sampling()
+    )
+    assert all(not np.array_equal(rows[i], rows[decoding.MOST_ROWS + i]) for i in range(8))
 
 
 def test_uniforms_are_a_function_of_seed_row_step_and_stream() -> None:
@@ -234,12 +242,18 @@ def test_symbols_come_as_often_as_their_probability_says(how: Sampling, uniform:
 
 @pytest.mark.parametrize("how", [Sampling(), Sampling(2.0), Sampling(top_k=3), Sampling(top_p=0.7)])
 def test_the_ends_of_the_uniform_never_pick_what_has_no_mass(how: Sampling) -> None:
-    """Sums of float32 stop a little short of 1 or past it: the greatest number below 1 must stay among symbols."""
+    """Sums of float32 end short of 1 or past it: the greatest number below 1 must stay among the symbols."""
     logits = 3 * noise(4000, 157)
     logits[:, :5] = logits[:, 100:] = -1e4
     for number in (0.0, 1 - 2**-24):
         drawn = choose(logits.clone(), torch.full((4000,), number), how)
         assert (drawn >= 5).all() and (drawn < 100).all()
+
+
+def test_of_equals_the_first_is_the_likeliest() -> None:
+    logits = torch.tensor([[0.0, 3.0, 1.0, 3.0, 3.0, -1e4] * 20])
+    for how in (GREEDY, Sampling(top_p=1e-6)):
+        assert choose(logits.clone(), torch.tensor([0.99]), how).tolist() == [1]
 
 
 def test_zero_top_k_and_full_top_p_cut_nothing() -> None:

@@ -26,7 +26,8 @@ def test_slerp_ends_exactly_and_runs_along_the_circle() -> None:
     assert slerp(a, b, 1 / 3).tolist() == pytest.approx(third, abs=1e-6)
     assert slerp(2 * a, 4 * b, 0.5).tolist() == pytest.approx([3 * 2**-0.5] * 2, abs=1e-6)  # norms 2, 3, 4
     ends = noise(2, 7, 16)
-    assert torch.equal(slerp(*ends, 0), ends[0]) and torch.equal(slerp(*ends, 1), ends[1])
+    for t in (0, 1):
+        assert torch.equal(slerp(ends[0], ends[1], t), ends[t])
 
 
 def test_slerp_moves_angle_and_norm_evenly() -> None:
@@ -153,7 +154,7 @@ def test_a_planted_succession_is_found() -> None:
     planted = Succession(matrix, bias, factor)
     z = noise(10_000, 4)
     found = fit_succession(z, planted.sample(z, noise(10_000, 4, seed=1)))
-    # Estimates vary by at most 0.3 / sqrt(10,000) = 0.003; 5 of these are off with odds of 6e-7, any of 36 2e-5.
+    # Estimates vary by at most 0.3 / sqrt(10,000) = 0.003: by 5 of these with odds of 6e-7, any of 36 2e-5.
     torch.testing.assert_close(found.matrix, matrix, atol=0.015, rtol=0)
     torch.testing.assert_close(found.bias, bias, atol=0.015, rtol=0)
     torch.testing.assert_close(found.factor @ found.factor.T, factor @ factor.T, atol=0.015, rtol=0)

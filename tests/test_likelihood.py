@@ -14,7 +14,7 @@ SIZES = (7, 5, 3)
 
 @pytest.fixture
 def scored() -> tuple[list[Tensor], Tensor, Tensor]:
-    """Logits of 3 streams (4, 6, V), steps (4, 6, 3) with wild padding, lengths from END alone to no padding."""
+    """Logits of 3 streams (4, 6, V), steps (4, 6, 3) with wild padding, lengths from END alone to all 6."""
     generator = torch.Generator().manual_seed(0)
     logits = [3 * torch.randn(4, 6, size, generator=generator) for size in SIZES]
     steps = torch.stack([torch.randint(size, (4, 6), generator=generator) for size in SIZES], -1)

@@ -118,17 +118,20 @@ def test_padding_and_batch_mates_change_nothing(model: SequenceVAE, batch: Batch
     for k, stream in enumerate(model.streams):
         wild[..., k][place] = torch.randint(stream.size, (int(place.sum()),), generator=generator)
     padded = model.encode(wild, lengths, conditions)
-    close = {"atol": 1e-5, "rtol": 1e-6}
-    torch.testing.assert_close(padded.mean, posterior.mean, **close)
-    torch.testing.assert_close(padded.logvar, posterior.logvar, **close)
-    torch.testing.assert_close(model.nll(z, wild, lengths, conditions), nll, **close)
+
+    def close(found: Tensor, expected: Tensor) -> None:
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-6)
+
+    close(padded.mean, posterior.mean)
+    close(padded.logvar, posterior.logvar)
+    close(model.nll(z, wild, lengths, conditions), nll)
     for row, length in enumerate(lengths.tolist()):
         at = slice(row, row + 1)
         alone = model.encode(steps[at, :length], lengths[at], conditions[at])
-        torch.testing.assert_close(alone.mean, posterior.mean[at], **close)
-        torch.testing.assert_close(alone.logvar, posterior.logvar[at], **close)
+        close(alone.mean, posterior.mean[at])
+        close(alone.logvar, posterior.logvar[at])
         found = model.nll(z[at], steps[at, :length], lengths[at], conditions[at])
-        torch.testing.assert_close(found, nll[at], **close)
+        close(found, nll[at])
 
 
 def test_a_window_without_notes_has_a_posterior_and_a_likelihood(

@@ -49,7 +49,7 @@ def test_kl_is_that_of_torch_and_of_monte_carlo() -> None:
 def test_samples_have_the_posteriors_moments() -> None:
     q = posterior((3.0, math.log(0.25)), (-1.0, math.log(4.0)))
     z = q.sample(torch.randn(40_000, 2, generator=torch.Generator().manual_seed(0)))
-    # 4 standard errors: 6e-5 for each of two means and, as the variance of a variance is 2 v^2 / n, variances.
+    # 4 standard errors: 6e-5 for each of two means and two variances (that of a variance is 2 v^2 / n).
     assert ((z.mean(0) - torch.tensor([3.0, -1.0])).abs() < 4 * torch.tensor([0.5, 2.0]) / 200).all()
     assert ((z.var(0) / torch.tensor([0.25, 4.0]) - 1).abs() < 4 * 2**0.5 / 200).all()
     assert (q.sample(torch.zeros(1, 2)) == q.mean).all()

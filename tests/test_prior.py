@@ -23,8 +23,8 @@ def test_two_planted_components_are_found() -> None:
     n = 20_000
     found = fit_mixture(planted(n), components=2)
     order = found.means[:, 0].argsort()
-    # They are 8 apart and hardly overlap, so estimates vary as if each point's component were known. All bounds are
-    # 4 standard errors of the planted values: odds of 6e-5 each, 2e-3 for the 26 of them.
+    # They are 8 apart and hardly overlap, so estimates vary as if each point's component were known. All
+    # bounds are 4 standard errors of the planted values: odds of 6e-5 each, 2e-3 for the 26 of them.
     assert (found.weights[order] - PLANTED.weights).abs().max() < 4 * (0.3 * 0.7 / n) ** 0.5
     for c, at in enumerate(order.tolist()):
         count = n * PLANTED.weights[c]

@@ -1,0 +1,265 @@
+"""Evaluation: figures that are what they say, repeatable, and plain numbers."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_train import TINY, make_corpus
+
+from seqvae import evaluation, files
+from seqvae.checkpoint import Saved, load_model, save_model
+from seqvae.codecs import Encoded, NotesCodec
+from seqvae.corpus import Corpus, prepare
+from seqvae.decoding import GREEDY, Sampling, Stepper
+from seqvae.latent import Mixture
+from seqvae.model import SequenceVAE
+from seqvae.objective import Elbo, Posterior
+from seqvae.prior import fit_mixture
+from seqvae.song import Metre, Note, Phrase, SeqvaeError
+from seqvae.train import Run
+
+BOUNDS = {"nll", "kl", "mi", "kl_minus_mi", "active_units", "nll_of_another_z"}
+NOTES = {"onset_pitch_f1", "onset_f1", "exact_windows"}
+NOVELTY = {"in_train", "in_test", "new"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("tunes"))
+
+
+@pytest.fixture(scope="module")
+def corpus(folder: Path) -> Corpus:
+    return Corpus.open(folder)
+
+
+@pytest.fixture(scope="module")
+def saved(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """A model that has learnt its training windows by heart, somewhat."""
+    run = Run(corpus, TINY, tmp_path_factory.mktemp("run"), None)
+    for batch, _ in zip(run.batches(), range(200), strict=False):
+        run.update(batch)
+    save_model(run.out, Saved(run.model, corpus.codec))
+    return load_model(run.out)
+
+
+def test_every_figure_is_there_and_plain(corpus: Corpus, saved: Saved):
+    figures = evaluation.assess(saved, corpus, "test", samples=50)
+    assert set(figures) == {"split", "windows", "seed", "corpus", "samples_standard"} | BOUNDS | NOTES
+    assert figures["windows"] == len(corpus.split("test")) and figures["split"] == "test"
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert NOVELTY < set(figures["samples_standard"])
+    assert set(figures["corpus"]) == set(figures["samples_standard"]) - NOVELTY
+    assert figures["corpus"]["phrases"] == figures["windows"] and figures["samples_standard"]["phrases"] == 50
+    assert figures["corpus"]["leap_share"] == 0 and 2 <= figures["corpus"]["notes_per_bar"] <= 8
+
+
+def test_figures_repeat_for_a_seed(corpus: Corpus, saved: Saved):
+    first, again, other = (evaluation.assess(saved, corpus, "test", samples=20, seed=s) for s in (0, 0, 1))
+    assert first == again
+    assert first["nll"] != other["nll"] and first["samples_standard"] != other["samples_standard"]
+    assert first["kl"] == other["kl"] and first["onset_pitch_f1"] == other["onset_pitch_f1"]
+
+
+def test_a_limit_takes_a_part(corpus: Corpus, saved: Saved):
+    figures = evaluation.assess(saved, corpus, "train", limit=10, samples=8)
+    assert figures["windows"] == 10 == figures["corpus"]["phrases"]
+    count = len(corpus.split("train"))
+    some = evaluation.chosen(corpus, "train", 10, seed=3)
+    assert len(some) == 10 and np.all(np.diff(some) > 0) and some[0] >= 0 and some[-1] < count
+    assert not np.array_equal(some, evaluation.chosen(corpus, "train", 10, seed=4))
+    for limit in (None, count, count + 1):
+        np.testing.assert_array_equal(evaluation.chosen(corpus, "train", limit), np.arange(count))
+
+
+def test_a_fitted_prior_is_sampled_too(corpus: Corpus, saved: Saved):
+    posterior = evaluation.posteriors(saved.model, corpus, "train", np.arange(len(corpus.split("train"))))
+    both = Saved(saved.model, saved.codec, {}, fit_mixture(posterior.mean))
+    figures = evaluation.assess(both, corpus, "test", limit=8, samples=20)
+    assert [name for name in figures if name.startswith("samples")] == ["samples_fitted", "samples_standard"]
+    assert figures["samples_fitted"] != figures["samples_standard"]
+    assert evaluation.assess(saved, corpus, "test", limit=8, samples=20).items() <= figures.items()
+
+
+def test_a_split_without_windows_or_name_is_told(folder: Path, saved: Saved, tmp_path: Path):
+    with pytest.raises(SeqvaeError, match="a corpus has the splits train, valid, test, not 'dev'"):
+        evaluation.assess(saved, Corpus.open(folder), "dev")
+    bare = Corpus.open(make_corpus(tmp_path, valid=0))
+    with pytest.raises(SeqvaeError, match="the corpus has no windows in its valid split"):
+        evaluation.assess(saved, bare, "valid")
+
+
+def test_evaluate_opens_folders_of_one_spelling(folder: Path, saved: Saved, tmp_path: Path):
+    save_model(tmp_path / "model", saved)
+    figures = evaluation.evaluate(tmp_path / "model", folder, "valid", 8, 5)
+    assert (figures["split"], figures["windows"], figures["seed"]) == ("valid", 8, 5)
+    prepare(
+        folder.parent / "music", tmp_path / "longer", codec=NotesCodec(bars=3), workers=0, valid=0, test=0.2
+    )
+    with pytest.raises(SeqvaeError, match="the model spells .* and the corpus .*prepare the corpus to match"):
+        evaluation.evaluate(tmp_path / "model", tmp_path / "longer")
+    with pytest.raises(SeqvaeError, match="is no model"):
+        evaluation.evaluate(tmp_path / "nothing", folder)
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def test_divergences_lie_within_their_bounds(corpus: Corpus, saved: Saved):
+    """MI <= KL but for the noise of one sample a window, here below half a nat, and MI <= log N exactly."""
+    for split, limit in (("train", None), ("test", None), ("test", 5), ("test", 1)):
+        indices = evaluation.chosen(corpus, split, limit)
+        posterior = evaluation.posteriors(saved.model, corpus, split, indices)
+        figures = evaluation.bounds(saved.model, corpus, split, indices, posterior)
+        assert set(figures) == BOUNDS
+        assert figures["mi"] <= math.log(len(indices)) + 1e-4
+        assert figures["mi"] <= figures["kl"] + 0.5
+        assert figures["kl_minus_mi"] == figures["kl"] - figures["mi"]
+        assert figures["kl"] == pytest.approx(posterior.kl().sum(1).mean().item())
+
+
+def test_another_z_explains_learnt_windows_worse(corpus: Corpus, saved: Saved):
+    indices = np.arange(len(corpus.split("train")))
+    posterior = evaluation.posteriors(saved.model, corpus, "train", indices)
+    figures = evaluation.bounds(saved.model, corpus, "train", indices, posterior)
+    assert figures["nll_of_another_z"] > figures["nll"] + 5
+    assert figures["active_units"] == 8
+
+
+def test_the_loss_is_the_objective_at_full_weight(corpus: Corpus, saved: Saved):
+    indices = evaluation.chosen(corpus, "test", 8)
+    posterior = evaluation.posteriors(saved.model, corpus, "test", indices)
+
+    def figures(objective: Elbo) -> dict[str, float]:
+        return evaluation.bounds(saved.model, corpus, "test", indices, posterior, 0, objective)
+
+    plain = figures(Elbo(beta=0.3, anneal="cyclical", warmup=900, cycle=1000))
+    assert plain["loss"] == pytest.approx(plain["nll"] + 0.3 * plain["kl"], rel=1e-5)
+    assert figures(Elbo(beta=0.3, free_bits=1e6))["loss"] == pytest.approx(plain["nll"], rel=1e-5)
+    aimed = figures(Elbo(beta=0.3, capacity=50.0))["loss"]
+    assert aimed == pytest.approx(plain["nll"] + 0.3 * abs(plain["kl"] - 50), rel=1e-5)
+
+
+def test_windows_keep_their_order_in_buckets(corpus: Corpus, saved: Saved, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluation, "BATCH", 16)
+    indices = evaluation.chosen(corpus, "train", 50)[::-1]
+    posterior = evaluation.posteriors(saved.model, corpus, "train", indices)
+    nll = evaluation.likelihoods(saved.model, corpus, "train", indices, posterior.mean)
+    for row in range(0, 50, 7):
+        alone = evaluation.collate([corpus.window("train", int(indices[row]))])
+        steps, lengths, conditions = (torch.from_numpy(part) for part in alone)
+        with torch.inference_mode():
+            single = saved.model.encode(steps, lengths, conditions)
+            own = saved.model.nll(single.mean, steps, lengths, conditions)
+        for a, b in ((posterior.mean[row], single.mean[0]), (posterior.logvar[row], single.logvar[0])):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(nll[row], own[0], atol=1e-3, rtol=1e-5)
+
+
+def test_collate_pads_with_zeros():
+    windows = [Encoded(np.full((n, 4), n, np.int16), np.array([n, 0], np.int16)) for n in (2, 5, 1)]
+    steps, lengths, conditions = evaluation.collate(windows)
+    assert steps.shape == (3, 5, 4) and steps.dtype == conditions.dtype == np.int64
+    np.testing.assert_array_equal(lengths, [2, 5, 1])
+    np.testing.assert_array_equal(steps[..., 0], [[2, 2, 0, 0, 0], [5] * 5, [1, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(conditions[:, 0], [2, 5, 1])
+
+
+# ---------------------------------------------------------------- notes and samples
+
+
+def decoding(monkeypatch: pytest.MonkeyPatch, rows: list[np.ndarray]) -> None:
+    """A decoder that answers with these rows whatever z is."""
+    monkeypatch.setattr(evaluation, "decode", lambda stepper, z, conditions, how, **_: rows)
+
+
+def test_an_oracle_reconstructs_every_note(corpus: Corpus, saved: Saved, monkeypatch: pytest.MonkeyPatch):
+    indices = evaluation.chosen(corpus, "test", None)
+    posterior = evaluation.posteriors(saved.model, corpus, "test", indices)
+    rows = [corpus.window("test", int(i)).steps.astype(np.int64) for i in indices]
+
+    def figures() -> dict[str, float]:
+        return evaluation.reconstruction(saved.model, corpus, "test", indices, posterior)
+
+    assert all(0 <= value < 1 for value in figures().values())
+    decoding(monkeypatch, rows)
+    assert figures() == {"onset_pitch_f1": 1.0, "onset_f1": 1.0, "exact_windows": 1.0}
+    higher = [row + np.array([0, 1, 0, 0]) for row in rows]
+    decoding(monkeypatch, higher)
+    assert figures() == {"onset_pitch_f1": 0.0, "onset_f1": 1.0, "exact_windows": 0.0}
+    decoding(monkeypatch, rows[:-1] + higher[-1:])
+    assert figures()["exact_windows"] == pytest.approx(1 - 1 / len(rows))
+
+
+def test_novelty_tells_train_test_and_new_apart(corpus: Corpus):
+    train, test = corpus.window("train", 3), corpus.window("test", 2)
+    moved = train.steps + np.array([0, 2, 0, 0], np.int16) * (train.steps[:, :1] < 144)
+    odd = Encoded(np.array([[1, 0, 0, 0], [144, 0, 0, 0]]), np.array([4, 2]))
+    windows = [train, Encoded(moved, train.condition), test, odd]
+    conditions = torch.from_numpy(np.stack([window.condition for window in windows]).astype(np.int64))
+    steps = [window.steps.astype(np.int64) for window in windows]
+    found = evaluation.novelty(corpus, steps, conditions)
+    assert found == {"in_train": 0.5, "in_test": 0.25, "new": 0.25}
+
+
+def test_samples_come_from_their_prior(corpus: Corpus, saved: Saved, monkeypatch: pytest.MonkeyPatch):
+    asked: list[torch.Tensor] = []
+
+    def decode(stepper: Stepper, z: torch.Tensor, told: torch.Tensor, how: Sampling, **_: Any) -> Any:
+        asked.append(z)
+        return [np.array([[144, 0, 0, 0]])] * len(z)
+
+    monkeypatch.setattr(evaluation, "decode", decode)
+    far = Mixture(torch.ones(1), torch.full((1, 8), 9.0), torch.eye(8)[None] * 0.1)
+    for mixture, mean, std in ((None, 0.0, 1.0), (far, 9.0, 0.1)):
+        _, told = evaluation.sample_windows(saved.model, corpus, mixture, 2000, 0, Sampling())
+        # 16,000 draws: five standard errors are 0.04 of the deviation.
+        assert asked[-1].mean().item() == pytest.approx(mean, abs=0.04 * std)
+        assert asked[-1].std().item() == pytest.approx(std, rel=0.04)
+    real = corpus.split("train").conditions
+    for metre in np.unique(real, axis=0):
+        share = (told.numpy() == metre).all(1).mean()
+        # Five standard errors of 2,000 draws are 0.056 at most.
+        assert share == pytest.approx((real == metre).all(1).mean(), abs=0.056)
+
+
+def test_files_are_written_where_no_folder_is(corpus: Corpus, saved: Saved, tmp_path: Path):
+    indices = evaluation.chosen(corpus, "test", 3)
+    means = evaluation.posteriors(saved.model, corpus, "test", indices).mean
+    folder = tmp_path / "a" / "b"
+    evaluation.write_paths(saved.model, corpus, "test", indices, means, folder)
+    found = evaluation.write_samples(saved.model, corpus, None, folder, 0, count=10)
+    assert set(found) == NOVELTY and sum(found.values()) == pytest.approx(1)
+    assert len(list(folder.glob("original-then-reconstruction-*.mid"))) == 3
+    assert len(list(folder.glob("sample-*.mid"))) == 8
+    beats = [corpus.codec.decode(*corpus.window("test", int(i))).beats for i in indices]
+    travelled = files.read(folder / "interpolation.mid").parts[0].notes
+    rebuilt = evaluation.decode(
+        Stepper(saved.model), means[:1], torch.from_numpy(corpus.window("test", int(indices[0])).condition)[
+            None
+        ].long(), GREEDY,
+    )
+    first = corpus.codec.decode(rebuilt[0], corpus.window("test", int(indices[0])).condition)
+    assert [note.pitch for note in travelled if note.onset < beats[0]] == [note.pitch for note in first.notes]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SeqvaeError, match="cannot be made"):
+        evaluation.write_samples(saved.model, corpus, None, tmp_path / "file", 0, count=8)
+
+
+def test_windows_of_one_note_are_evaluated(saved: Saved, corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
+    """The least there is: one window, one note."""
+    window = corpus.codec.encode(Phrase((Note(0.0, 1.0, 60),), Metre(4, 4), 2))
+    monkeypatch.setattr(Corpus, "window", lambda corpus, split, index: window)
+    figures = evaluation.assess(saved, corpus, "test", limit=1, samples=8)
+    assert figures["corpus"]["range_semitones"] == 0 and math.isfinite(figures["nll"])
+    assert json.dumps(figures, allow_nan=False)
+
+
+def test_posteriors_hold_no_graph(corpus: Corpus, model: SequenceVAE):
+    posterior: Posterior = evaluation.posteriors(model, corpus, "test", np.arange(4))
+    assert not posterior.mean.requires_grad and posterior.mean.dtype == torch.float32
+    assert posterior.mean.shape == posterior.logvar.shape == (4, 8)
