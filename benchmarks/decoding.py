@@ -1,10 +1,10 @@
-"""Decoding speed as a ratio: the hand-written step against its own matrix products and against nn.LSTM stepped naively.
+"""Decoding speed as a ratio: the hand-written step against its own products and a naive nn.LSTM.
 
     python benchmarks/decoding.py
 
-One thread; random weights of the `melody` recipe's size (speed does not depend on them); 32 steps, no early END.
-The limit is the time of the step's matrix products alone (recurrent, heads' hidden, each head's scores) at the same
-sizes, interleaved with the measured runs; each figure is the median of 9 interleaved rounds.
+One thread; random weights of the `melody` recipe's size (speed does not depend on them); 32 steps, no
+early END. The limit is the time of the step's matrix products alone (recurrent, heads' hidden, each head's
+scores) at the same sizes, interleaved with the measured runs; each figure is the median of 9 rounds.
 """
 
 import statistics
@@ -51,7 +51,9 @@ def naive(model: SequenceVAE, z: torch.Tensor, conditions: torch.Tensor) -> None
     previous = torch.tensor([s.size + START for s in model.streams]).expand(len(z), 1, -1)
     for _ in range(STEPS):
         out, (h, c) = decoder.lstm(torch.cat((decoder.steps(previous), known[:, None]), -1), (h, c))
-        hidden = (decoder.heads.project(out[:, 0]) + decoder.heads.known(known)).split(decoder.heads.width, -1)
+        hidden = (decoder.heads.project(out[:, 0]) + decoder.heads.known(known)).split(
+            decoder.heads.width, -1
+        )
         chosen: list[torch.Tensor] = []
         for k, score in enumerate(decoder.heads.scores):
             layer = hidden[k]
@@ -84,7 +86,9 @@ def main() -> None:
                     job()
                     took[name].append(time.perf_counter() - start)
             limit, own, slow = (statistics.median(times[1:]) for times in took.values())
-            print(f"{batch:5}  {rows:4}  {batch * STEPS / own:10.0f}  {limit / own:12.2f}  {slow / own:11.2f}")
+            print(
+                f"{batch:5}  {rows:4}  {batch * STEPS / own:10.0f}  {limit / own:12.2f}  {slow / own:11.2f}"
+            )
 
 
 if __name__ == "__main__":

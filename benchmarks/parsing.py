@@ -29,7 +29,9 @@ def main() -> None:
     for path in paths[:50]:
         pretty_midi.PrettyMIDI(str(path))
     naive = (time.process_time() - start) / len(paths[:50])
-    print(f"{len(paths)} files, {windows} windows: {len(paths) / best:.0f} files a second of CPU time, ", end="")
+    print(
+        f"{len(paths)} files, {windows} windows: {len(paths) / best:.0f} files a second of CPU time, ", end=""
+    )
     print(f"{naive * len(paths) / best:.1f} times the files pretty_midi alone parses")
 
 

@@ -1,11 +1,11 @@
-"""Training speed as a ratio: `seqvae train`'s step against a bare nn.LSTM loop on the same batches and against its matrix products.
+"""Training speed as a ratio: `seqvae train`'s step against a bare nn.LSTM loop and its matrix products.
 
     python benchmarks/training.py CORPUS
 
-One thread, float32, the `melody` recipe's sizes. The bare loop holds the same layers as nn.LSTM, nn.Linear and
-nn.Embedding with torch.optim.Adam and no framework around it. The limit is the step's matrix products alone: for
-each product of the forward pass the two of the backward pass as well. Medians of 7 interleaved rounds of 20 batches.
-Fill is the share of an epoch's batch cells that hold real tokens.
+One thread, float32, the `melody` recipe's sizes, the same batches for all. The bare loop holds the same
+layers as nn.LSTM, nn.Linear and nn.Embedding with torch.optim.Adam and no framework around it. The limit is
+the step's matrix products alone: for each product of the forward pass the two of the backward pass as well.
+Medians of 7 rounds of 20 batches. Fill is the share of an epoch's batch cells that hold real tokens.
 """
 
 import statistics
@@ -35,15 +35,21 @@ def products(model: SequenceVAE, batch: Batch) -> list[tuple[int, int, int]]:
     known = size.latent + told
     found = []
     for _ in range(2):  # the encoder's directions
-        found += [(rows * steps, embedded + told, 4 * size.encoder)] + [(rows, size.encoder, 4 * size.encoder)] * steps
+        found += [(rows * steps, embedded + told, 4 * size.encoder)] + [
+            (rows, size.encoder, 4 * size.encoder)
+        ] * steps
     found += [(rows * steps, 2 * size.encoder, size.encoder)] + [(rows, 3 * size.encoder, size.latent)] * 2
     found += [(rows, known, 2 * size.decoder), (rows, known, len(model.streams) * size.head)]
-    found += [(rows * steps, embedded + known, 4 * size.decoder)] + [(rows, size.decoder, 4 * size.decoder)] * steps
+    found += [(rows * steps, embedded + known, 4 * size.decoder)] + [
+        (rows, size.decoder, 4 * size.decoder)
+    ] * steps
     found += [(rows * steps, size.decoder, len(model.streams) * size.head)]
     return found + [(rows * steps, size.head, stream.size) for stream in model.streams]
 
 
-def multiply(shapes: list[tuple[int, int, int]], room: dict[tuple[int, int, int], list[torch.Tensor]]) -> None:
+def multiply(
+    shapes: list[tuple[int, int, int]], room: dict[tuple[int, int, int], list[torch.Tensor]]
+) -> None:
     """Forward, and both backward products, of every shape."""
     for shape in shapes:
         if shape not in room:
@@ -78,7 +84,9 @@ def bare_step(model: SequenceVAE, optimizer: torch.optim.Optimizer, recipe: Reci
     y = torch.cat([rows(shifted[..., k]) for k, rows in enumerate(decoder.steps.tables)], -1)
     y = torch.cat((y, known[:, None].expand(-1, y.shape[1], -1)), -1)
     state, _ = decoder.lstm(y, (h[None].contiguous(), c[None].contiguous()))
-    hidden = (decoder.heads.project(state) + decoder.heads.known(known)[:, None]).split(decoder.heads.width, -1)
+    hidden = (decoder.heads.project(state) + decoder.heads.known(known)[:, None]).split(
+        decoder.heads.width, -1
+    )
     logits = []
     for k, score in enumerate(decoder.heads.scores):
         layer = hidden[k]
@@ -123,7 +131,9 @@ def main() -> None:
     ratio = statistics.median(b / a for a, b in zip(took["ours"][1:], took["bare"][1:], strict=True))
     print(f"ms a step: ours {ours / BATCHES * 1e3:.0f}, bare nn.LSTM {other / BATCHES * 1e3:.0f}, ", end="")
     print(f"matrix products {limit / BATCHES * 1e3:.0f}")
-    print(f"of the limit {limit / ours:.2f}; of the bare loop's speed {ratio:.2f} (median of {ROUNDS} paired rounds)")
+    print(
+        f"of the limit {limit / ours:.2f}; of the bare loop's speed {ratio:.2f} (median of {ROUNDS} pairs)"
+    )
     print(f"fill {corpus.fill('train', recipe.batch_size):.3f}")
 
 

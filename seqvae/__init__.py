@@ -1,3 +1,3 @@
-"""Sequence variational autoencoders for melodies: sample, reconstruct, interpolate and vary what you can play."""
+"""seqvae: melodies by variational autoencoder, from the command line and from Python."""
 
 __version__ = "0.1.0"

@@ -118,7 +118,7 @@ def load_model(folder: Path) -> Saved:
         widths = [*size.embedding, *(width for name, width in vars(size).items() if name != "embedding")]
         if max(widths) > max(max(value.shape, default=0) for value in tensors.values()):
             raise ValueError("its sizes are wider than its weights")  # before memory is asked for them
-        with torch.random.fork_rng(devices=[]):  # initialisation draws numbers; the caller's stay as they were
+        with torch.random.fork_rng(devices=[]):  # initialisation draws numbers, not from the caller's
             model = build_model(codec, size)
         # Copied to memory aligned as torch does it, on which a matrix product's last bits may depend.
         model.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in tensors.items()}, assign=True)

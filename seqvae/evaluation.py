@@ -110,14 +110,14 @@ def sample_windows(
     told = torch.from_numpy(conditions[picks].astype(np.int64))
     uniform = torch.rand(count, generator=generator)
     noise = torch.randn(count, model.size.latent, generator=generator)
-    z = noise if mixture is None else mixture.sample(uniform, noise)
+    z = noise if mixture is None else mixture.sample(uniform, noise, told)
     return decode(Stepper(model), z, told, how, seed=seed), told
 
 
 def novelty(corpus: Corpus, rows: Sequence[np.ndarray], conditions: Tensor) -> dict[str, float]:
     """Shares of samples that equal, in any transposition, a window of train, one of test, or neither."""
-    windows = [Encoded(steps, told.numpy()) for steps, told in zip(rows, conditions, strict=True)]
-    keys = [digest(corpus.codec, window) for window in windows]
+    codec = corpus.codec  # samples are spelt anew: rows may hold what decoding leaves out
+    keys = [digest(codec, codec.encode(phrase)) for phrase in phrases_of(codec, rows, conditions)]
     train, test = corpus.contains("train", keys), corpus.contains("test", keys)
     shares = {"in_train": train, "in_test": test, "new": ~train & ~test}
     return {name: float(found.mean()) for name, found in shares.items()}

@@ -244,7 +244,7 @@ def _tune(tune: tunes.Tune, voices: Sequence[tuple[str, list[Note] | str]], noti
 
 def _played(texts: Sequence[str]) -> list[list[Note] | str]:
     """The notes of ABC texts as abc2midi plays them, or its first error message."""
-    # symusic.Score.from_abc runs the same program, but for a tune at a time (its start takes longer than a tune),
+    # symusic.Score.from_abc runs the same program, but once a tune (starting it takes longer than the tune),
     # with its errors on the terminal and no end to its hangs.
     if not texts:
         return []

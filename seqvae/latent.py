@@ -65,17 +65,27 @@ def divergences(posterior: Posterior, noise: Tensor) -> Divergences:
     return Divergences(posterior.kl().sum(1).mean().item(), mi.item(), int(active))
 
 
+ANY = -1  # in place of a condition: whatever it is
+
+
 class Mixture(NamedTuple):
-    """Gaussians fitted to the aggregate posterior (Ghosh et al. 2020: ex-post density estimation)."""
+    """Gaussians fitted to the aggregate posterior (Ghosh et al. 2020: ex-post estimation), by condition.
+
+    A component serves the rows of its own condition, or of any that no component is for.
+    """
 
     weights: Tensor  # (C,)
     means: Tensor  # (C, Z)
     factors: Tensor  # (C, Z, Z) lower Cholesky factors of the covariances
+    conditions: Tensor  # (C, n) what the decoder is told, or ANY throughout
 
-    def sample(self, uniform: Tensor, noise: Tensor) -> Tensor:
-        """uniform (N,) in [0, 1), noise (N, Z) -> z (N, Z)."""
-        edges = self.weights.double().cumsum(0)
-        which = torch.searchsorted(edges, uniform.double() * edges[-1], right=True).clamp(max=len(edges) - 1)
+    def sample(self, uniform: Tensor, noise: Tensor, conditions: Tensor) -> Tensor:
+        """uniform (N,) in [0, 1), noise (N, Z), conditions (N, n) -> z (N, Z)."""
+        fits = (conditions[:, None] == self.conditions).all(-1)  # (N, C)
+        fits = torch.where(fits.any(1, keepdim=True), fits, (self.conditions == ANY).all(-1))
+        edges = (fits * self.weights.double()).cumsum(1)
+        at = (uniform.double() * edges[:, -1])[:, None]
+        which = torch.searchsorted(edges, at, right=True)[:, 0].clamp(max=len(self.weights) - 1)
         return self.means[which] + torch.einsum("nij,nj->ni", self.factors[which], noise)
 
 

@@ -159,7 +159,7 @@ class Pipeline:
         require(fine, f"a tempo lies in {SLOWEST:g} to {FASTEST:g} quarters a minute, not {tempo:g}")
         require(0 <= program <= 127, f"a General MIDI programme is a number from 0 to 127, not {program}")
         count = ceil(bars / self.codec.bars)
-        z = self._prior(n, count, seed, prior)  # (n, count, Z)
+        z = self._prior(n, [metre] * count, seed, prior)  # (n, count, Z)
         phrases = self._decode(z.flatten(0, 1), [metre] * (n * count), how, seed)
         notices = self._unheard([metre])
         songs = []
@@ -191,7 +191,7 @@ class Pipeline:
         require(0 <= amount <= 1, f"the amount of a variation lies in 0 to 1, not {amount:g}")
         require(n >= 1, f"at least one variation can be made, not {n}")
         how, encoding = sampling(temperature, top_k, top_p), self.encode(song, track)
-        goals = self._prior(n, len(encoding.windows), seed, "fitted")
+        goals = self._prior(n, [window.phrase.metre for window in encoding.windows], seed, "fitted")
         return self._rendered(encoding, slerp(encoding.means.expand_as(goals), goals, amount), how, seed)
 
     @torch.inference_mode()
@@ -250,11 +250,12 @@ class Pipeline:
         rows = decode(self.stepper, z.cpu(), told, how, seed=stream(seed, DECODED))
         return [self.codec.decode(*row) for row in zip(rows, conditions, strict=True)]
 
-    def _prior(self, n: int, count: int, seed: int, prior: str) -> Tensor:
-        """z (n, count, Z) of n songs of so many windows, each a function of the seed and its row."""
+    def _prior(self, n: int, metres: Sequence[Metre], seed: int, prior: str) -> Tensor:
+        """z (n, W, Z) of n songs of W windows in these metres, each a function of the seed and its row."""
         require(prior in PRIORS, f"a prior is {' or '.join(PRIORS)}, not {prior}")
         saved = self.saved if prior == "fitted" else replace(self.saved, mixture=None, succession=None)
-        key, size, found = stream(seed, DRAWN), saved.model.size.latent, []
+        key, size, count, found = stream(seed, DRAWN), saved.model.size.latent, len(metres), []
+        told = torch.from_numpy(np.stack([self.codec.condition(metre) for metre in metres]))
         for first in range(0, n, MOST_ROWS):
             rows = max(min(MOST_ROWS, n - first), FEWEST_ROWS)
             draws = [np.random.Generator(np.random.Philox(key=(key, first + row))) for row in range(rows)]
@@ -263,10 +264,12 @@ class Pipeline:
             noise = torch.from_numpy(np.stack(normal))
             chain: list[Tensor] = []
             for w in range(count):
-                if chain and saved.succession:
+                if chain and saved.succession and metres[w] == metres[w - 1]:
                     chain.append(saved.succession.sample(chain[-1], noise[:, w]))
                     continue
-                fresh = saved.mixture.sample(uniform[:, w], noise[:, w]) if saved.mixture else noise[:, w]
+                fresh = noise[:, w]
+                if saved.mixture:
+                    fresh = saved.mixture.sample(uniform[:, w], fresh, told[w].expand(rows, -1))
                 chain.append(slerp(chain[-1], fresh, 0.5) if chain else fresh)
             found.append(torch.stack(chain, 1))
         return torch.cat(found)[:n]

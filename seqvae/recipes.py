@@ -37,7 +37,7 @@ class Recipe:
 
 RECIPES = {
     "melody": Recipe(
-        about="2-bar melodies at KL of about 50 nats: the embedded model",
+        about="2-bar melodies; beta rises all the way, so that the code is learnt first and pressed after",
         objective=Elbo(beta=0.2, warmup=8000),
         steps=8_000,
         learning_rate=1.5e-3,

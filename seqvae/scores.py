@@ -241,19 +241,26 @@ def musicxml(song: Song) -> bytes:
     """The song as MusicXML, times rounded to the grid, chords and voices where notes overlap."""
     score = stream.Score()
     score.insert(0, metadata.Metadata(title=song.title, composer=""))
-    for i, part in enumerate(song.parts, 1):
-        score.insert(0, _staff(song, part, f"P{i}"))
+    for i, part in enumerate(song.parts):
+        score.insert(0, _staff(song, part, i))
     exporter = m21ToXml.ScoreExporter(score, makeNotation=False)  # which would fill short bars with rests
-    return exporter.asBytes(exporter.parse())
+    text = exporter.asBytes(exporter.parse())
+
+    def channel(found: re.Match[bytes]) -> bytes:
+        i = int(found[2])
+        return found[1] + str(10 if song.parts[i].drums else 1 + i % 9).encode()
+
+    # music21 gives every part a channel of its own, drums too, and fails when it runs out of them.
+    return re.sub(rb'(<midi-instrument id="P(\d+)-I1">\s*<midi-channel>)\d+', channel, text)
 
 
-def _staff(song: Song, part: Part, name: str) -> stream.Part:
-    staff = stream.Part(id=name)
+def _staff(song: Song, part: Part, index: int) -> stream.Part:
+    staff = stream.Part(id=f"P{index}")
     staff.partName = part.name
-    # A plain Instrument of that name: music21's own clarinets and horns transpose.
+    # A plain Instrument of that name, as music21's own clarinets and horns transpose.
     played = instrument.Instrument("Drums" if part.drums else GENERAL_MIDI[part.program])
-    played.partId, played.instrumentId = name, f"{name}-I1"
-    played.midiProgram, played.midiChannel = part.program, 9 if part.drums else 0
+    played.partId, played.instrumentId = f"P{index}", f"P{index}-I1"
+    played.midiProgram, played.midiChannel = part.program, index
     staff.insert(0, played)
     every = bars(song)
     lines = [max(round(onset * TICKS), 0) for onset, _ in every]

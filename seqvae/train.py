@@ -87,7 +87,9 @@ def flat(about: dict[str, Any]) -> dict[str, Any]:
 class Run:
     """One training: its network, data, folder and place."""
 
-    def __init__(self, corpus: Corpus, recipe: Recipe, out: Path, progress: Progress | None) -> None:
+    def __init__(
+        self, corpus: Corpus, recipe: Recipe, out: Path, progress: Progress | None, start: Path | None = None
+    ) -> None:
         self.corpus, self.recipe, self.out = corpus, recipe, out
         self.tell = progress or (lambda step, total, figures, message: None)
         world = int(os.environ.get("WORLD_SIZE", 1))  # torchrun says how many processes there are
@@ -101,6 +103,7 @@ class Run:
             raise SeqvaeError(f"batch_size {recipe.batch_size} does not divide among {self.world} processes")
         torch.manual_seed(recipe.seed)
         self.model: SequenceVAE = build_model(corpus.codec, recipe.size)
+        self.start = self.begin_from(start) if start else ""
         fused = self.fabric.device.type == "cpu"  # a third of the time there, and the same state
         adam = torch.optim.Adam(
             self.model.parameters(), recipe.learning_rate, betas=(0.9, 0.99), fused=fused or None
@@ -111,6 +114,15 @@ class Run:
         self.norm, self.weight = torch.zeros(()), 0.0  # of the last gradient; of the KL
         self.split = "valid" if len(corpus.split("valid")) else "train"  # what evaluations look at
         self.looked = evaluation.chosen(corpus, self.split, LOOKED_AT)
+
+    def begin_from(self, folder: Path) -> str:
+        """Take a model's weights; returns their hash. Raises `SeqvaeError` where codec or sizes differ."""
+        saved = load_model(folder)
+        saved.check_codec(self.corpus.codec)
+        if saved.model.size != self.recipe.size:
+            raise SeqvaeError(f"{folder} has other sizes than the recipe; choose the recipe it came from")
+        self.model.load_state_dict(saved.model.state_dict())
+        return str(saved.config["sha256"])
 
     @property
     def over(self) -> bool:
@@ -127,7 +139,8 @@ class Run:
         """What run.json says and a resumed run must agree with."""
         digest = blake2b(json.dumps(self.corpus.about).encode(), digest_size=6).hexdigest()
         corpus = f"{self.corpus.about.get('source', '')} {digest}".strip()
-        about = {"recipe": asdict(self.recipe), "codec": self.corpus.codec.config(), "corpus": corpus}
+        about: dict[str, Any] = {"recipe": asdict(self.recipe), "codec": self.corpus.codec.config()}
+        about |= {"corpus": corpus, "start": self.start}
         return dict(json.loads(json.dumps(about)))  # lists for tuples, as in the file
 
     def objection(self, resume: bool) -> str:
@@ -138,13 +151,14 @@ class Run:
         if not resume:
             return f"{self.out} holds a training already; go on with --resume or choose another folder"
         try:
-            before, now = flat(json.loads(told.read_text(encoding="utf-8"))), flat(self.about())
+            before = {"start": ""} | flat(json.loads(told.read_text(encoding="utf-8")))
+            now = flat(self.about())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return f"{told} cannot be read, so the training cannot be resumed; choose another folder"
         for name, value in before.items():
             if now.get(name) != value:
                 return (
-                    f"{self.out} was trained with {name} {value}, not {now.get(name)}, and a resumed run "
+                    f"{self.out} was trained with {name} {value!r}, not {now.get(name)!r}, and a resumed run "
                     "keeps its settings; leave that as it was or choose another folder"
                 )
         return ""
@@ -269,7 +283,8 @@ class Run:
             if row["loss"] < self.best:
                 self.best, self.stale = row["loss"], 0
                 metres = self.corpus.report.metres
-                about = {"recipe": asdict(self.recipe), "metres": metres, self.split: row}
+                about = {"recipe": asdict(self.recipe), "start": self.start, "metres": metres}
+                about[self.split] = row
                 save_model(self.out / "best", Saved(self.model, self.corpus.codec, about), half=True)
             else:
                 self.stale += 1
@@ -299,7 +314,8 @@ class Run:
             noise = torch.randn(
                 posterior.mean.shape, generator=torch.Generator().manual_seed(self.recipe.seed)
             )
-            mixture = fit_mixture(posterior.sample(noise), components=1)
+            told = torch.from_numpy(self.corpus.split(self.split).conditions[self.looked].astype(np.int64))
+            mixture = fit_mixture(posterior.sample(noise), told, components=1)
         places = np.linspace(0, len(self.looked) - 1, min(len(self.looked), 8)).astype(int)
         folder = self.out / "samples" / f"step-{self.step:06d}"
         evaluation.write_paths(*given, self.looked[places], posterior.mean[places], folder)
@@ -339,7 +355,8 @@ def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
     few = torch.from_numpy(evaluation.pick(len(indices), 4096, seed))
     found = divergences(Posterior(posterior.mean[few], posterior.logvar[few]), noise[few])
     if needs_fit(found) and len(z) > 1:
-        saved.mixture = fit_mixture(z, seed=seed)
+        told = torch.from_numpy(corpus.split("train").conditions[indices].astype(np.int64))
+        saved.mixture = fit_mixture(z, told, seed=seed)
     gap = {"windows": len(few), "kl": found.kl, "mi": found.mi, "kl_minus_mi": found.kl - found.mi}
     saved.config["prior"] = gap
 
@@ -350,12 +367,14 @@ def train(
     out: str | Path,
     overrides: Mapping[str, str] | None = None,
     *,
+    start: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Train a recipe on a prepared corpus; returns the folder of the best model.
 
-    Without a validation split the figures are of training windows, and said to be. A finished run resumed
+    start is a model folder to begin from instead of random weights, of the same codec and sizes. Without a
+    validation split the figures are of training windows, and said to be. A finished run resumed
     stays as it is. Raises `SeqvaeError` for an unknown recipe or setting, an occupied folder, a resumed run
     of other settings or another corpus, a loss that is no finite number.
     """
@@ -365,7 +384,7 @@ def train(
         recipe = RECIPES[recipe]
     recipe = check(override(recipe, overrides or {}))
     with threadpool_limits(recipe.threads):  # of numpy and scikit-learn, whose sums depend on it too
-        run = Run(Corpus.open(corpus_folder), recipe, Path(out), progress)
+        run = Run(Corpus.open(corpus_folder), recipe, Path(out), progress, Path(start) if start else None)
         run.claim(resume)
         if run.rank == 0 and run.split != "valid":
             message = "the corpus has no validation windows, so the figures are of training windows"

@@ -46,7 +46,7 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 TEXTS = re.compile(r'"[^"]*"|![^!]*!')  # chord names, annotations and decorations within a chord
-NAMED = re.compile(r"[_^=]*([A-Ga-g][',]*)")  # a pitch without its accidental
+PITCH = re.compile(r"([_^=]*)([A-Ga-g][',]*)")  # accidental and name
 
 
 @dataclass
@@ -123,7 +123,8 @@ def order(bars: Sequence[Bar]) -> list[int]:
     """Indices of the bars as played: ":|" goes back to "|:", or else to the last "||", ":|" or the start."""
     played: list[int] = []
     i = start = 0
-    turn, opened = 1, False
+    turn, opened = 1, False  # `opened`: a "|:" began this section, and its last ending has not begun
+    turns: dict[int, int] = {}  # of each section, by its start
     while i < len(bars):
         bar = bars[i]
         if bar.opens and i != start:
@@ -138,7 +139,11 @@ def order(bars: Sequence[Bar]) -> list[int]:
         if len(played) > MOST_PLAYED:
             raise SeqvaeError(f"it lasts more than {MOST_PLAYED} bars once its repeats are played")
         i += 1
-        if bar.closes and turn < _turns(bars, start):
+        if start not in turns:
+            turns[start] = _turns(bars, start)
+        last = turn == turns[start]
+        opened &= not (bar.endings and last)
+        if bar.closes and not last:
             turn, i = turn + 1, start
         elif bar.closes or (bar.double and not opened):
             start, turn, opened = i, 1, False
@@ -152,7 +157,8 @@ def _turns(bars: Sequence[Bar], start: int) -> int:
         if bars[i].opens and i != start:
             break
         most = max(most, *bars[i].endings, 0)
-        if bars[i].closes and not (i + 1 < len(bars) and bars[i + 1].endings):
+        ends = bars[i].closes or (bars[i].double and not bars[start].opens)
+        if ends and not (i + 1 < len(bars) and bars[i + 1].endings):
             break
     return most
 
@@ -375,8 +381,8 @@ class _Voice:
 def _text(bars: Sequence[Bar]) -> str:
     """ABC for abc2midi: every length spelled out, and ties only where the same pitch follows."""
     sounds = [sound for bar in bars for sound in bar.sounds if isinstance(sound, Sound)]
-    names = [NAMED.findall(sound.pitch) for sound in sounds] + [[]]
-    ties = iter([s.tie and bool(a) and a == b for s, a, b in zip(sounds, names, names[1:], strict=False)])
+    pitches = [PITCH.findall(sound.pitch) for sound in sounds] + [[]]
+    ties = iter([s.tie and _same(a, b) for s, a, b in zip(sounds, pitches, pitches[1:], strict=False)])
     out, key = [], bars[0].key
     for bar in bars:
         if bar.key != key:
@@ -392,6 +398,12 @@ def _text(bars: Sequence[Bar]) -> str:
         out.append("|\n")
     head = "X:1\nM:none\nL:1/8\n%%MIDI chordattack 0\n%%MIDI nobeataccents\n"
     return f"{head}K:{bars[0].key or 'none'}\n{''.join(out)}"
+
+
+def _same(first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]]) -> bool:
+    """Whether a tie may join two chords of (accidental, name): the second may leave its accidentals out."""
+    pairs = list(zip(first, second, strict=False))
+    return 0 < len(first) == len(second) and all(a == b or ("", a[1]) == b for a, b in pairs)
 
 
 @lru_cache(4096)

@@ -39,7 +39,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 @pytest.fixture
 def saved(codec: NotesCodec, model: SequenceVAE) -> Saved:
     z = model.size.latent
-    mixture = Mixture(torch.tensor([0.25, 0.75]), noise(2, z), noise(2, z, z).tril())
+    mixture = Mixture(
+        torch.tensor([0.25, 0.75]), noise(2, z), noise(2, z, z).tril(), torch.full((2, 2), -1.0)
+    )
     succession = Succession(noise(z, z), noise(z), noise(z, z).tril())
     return Saved(model, codec, {"recipe": {"steps": 7}, "valid": {"nll": 1.5}}, mixture, succession)
 
@@ -211,6 +213,13 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> No
     refusal(lambda: load_model(folder), "does not fit its weights", "encoder.mean.bias")
 
 
+WIDTHS = {"embedding": [12, 12, 8, 4], "condition": 4, "encoder": 24, "decoder": 40, "head": 20, "latent": 8}
+
+
+def test_these_are_the_widths_of_the_model(model: SequenceVAE) -> None:
+    assert Size(**WIDTHS | {"embedding": (12, 12, 8, 4)}) == model.size  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -229,16 +238,12 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> No
         ({"codec": {"name": "notes", "beats": 8}}, ["cannot have the settings"]),
         ({"size": {}}, ["does not fit", "embedding"]),
         ({"size": []}, ["does not fit"]),
-        ({"size": {"embedding": [12, 12, 8, 4], "width": 3}}, ["does not fit", "width"]),
-        ({"size": {"embedding": [12, 12, 8]}}, ["does not fit", "embedding"]),
-        ({"size": {"embedding": [12, 12, 8, 4], "latent": "many"}}, ["does not fit"]),
-        ({"size": {"embedding": [12, 12, 8, 4], "latent": -4}}, ["does not fit"]),
-        ({"size": {"embedding": [12, 12, 8, 4]}}, ["does not fit", "wider than its weights"]),
-        (
-            {"size": {"embedding": [12, 12, 8, 4], "decoder": 10**12}},
-            ["does not fit", "wider than its weights"],
-        ),
-        ({"size": {"embedding": [12, 12, 8, 4], "decoder": 41}}, ["does not fit"]),
+        ({"size": WIDTHS | {"width": 3}}, ["does not fit", "width"]),
+        ({"size": WIDTHS | {"embedding": [12, 12, 8]}}, ["does not fit", "embedding needs 4"]),
+        ({"size": WIDTHS | {"latent": "many"}}, ["does not fit"]),
+        ({"size": WIDTHS | {"latent": -4}}, ["does not fit"]),
+        ({"size": WIDTHS | {"decoder": 41}}, ["does not fit", "size mismatch"]),
+        ({"size": WIDTHS | {"decoder": 10**12}}, ["does not fit", "wider than its weights"]),
     ],
 )
 def test_other_configs_are_refused(folder: Path, change: dict[str, Any], words: list[str]) -> None:

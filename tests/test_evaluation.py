@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def corpus(folder: Path) -> Corpus:
 @pytest.fixture(scope="module")
 def saved(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """A model that has learnt its training windows by heart, somewhat."""
-    run = Run(corpus, TINY, tmp_path_factory.mktemp("run"), None)
-    for batch, _ in zip(run.batches(), range(200), strict=False):
+    run = Run(corpus, replace(TINY, steps=250), tmp_path_factory.mktemp("run"), None)
+    for batch, _ in zip(run.batches(), range(250), strict=False):
         run.update(batch)
     save_model(run.out, Saved(run.model, corpus.codec))
     return load_model(run.out)
@@ -55,7 +56,7 @@ def test_every_figure_is_there_and_plain(corpus: Corpus, saved: Saved):
     assert NOVELTY < set(figures["samples_standard"])
     assert set(figures["corpus"]) == set(figures["samples_standard"]) - NOVELTY
     assert figures["corpus"]["phrases"] == figures["windows"] and figures["samples_standard"]["phrases"] == 50
-    assert figures["corpus"]["leap_share"] == 0 and 2 <= figures["corpus"]["notes_per_bar"] <= 8
+    assert figures["corpus"]["leap_share"] < 0.1 and 2 <= figures["corpus"]["notes_per_bar"] <= 8
 
 
 def test_figures_repeat_for_a_seed(corpus: Corpus, saved: Saved):
@@ -78,7 +79,9 @@ def test_a_limit_takes_a_part(corpus: Corpus, saved: Saved):
 
 def test_a_fitted_prior_is_sampled_too(corpus: Corpus, saved: Saved):
     posterior = evaluation.posteriors(saved.model, corpus, "train", np.arange(len(corpus.split("train"))))
-    both = Saved(saved.model, saved.codec, {}, fit_mixture(posterior.mean))
+    both = Saved(
+        saved.model, saved.codec, {}, fit_mixture(posterior.mean, torch.zeros(len(posterior.mean), 2))
+    )
     figures = evaluation.assess(both, corpus, "test", limit=8, samples=20)
     assert [name for name in figures if name.startswith("samples")] == ["samples_fitted", "samples_standard"]
     assert figures["samples_fitted"] != figures["samples_standard"]
@@ -214,7 +217,7 @@ def test_samples_come_from_their_prior(corpus: Corpus, saved: Saved, monkeypatch
         return [np.array([[144, 0, 0, 0]])] * len(z)
 
     monkeypatch.setattr(evaluation, "decode", decode)
-    far = Mixture(torch.ones(1), torch.full((1, 8), 9.0), torch.eye(8)[None] * 0.1)
+    far = Mixture(torch.ones(1), torch.full((1, 8), 9.0), torch.eye(8)[None] * 0.1, torch.full((1, 2), -1.0))
     for mixture, mean, std in ((None, 0.0, 1.0), (far, 9.0, 0.1)):
         _, told = evaluation.sample_windows(saved.model, corpus, mixture, 2000, 0, Sampling())
         # 16,000 draws: five standard errors are 0.04 of the deviation.
@@ -236,15 +239,13 @@ def test_files_are_written_where_no_folder_is(corpus: Corpus, saved: Saved, tmp_
     assert set(found) == NOVELTY and sum(found.values()) == pytest.approx(1)
     assert len(list(folder.glob("original-then-reconstruction-*.mid"))) == 3
     assert len(list(folder.glob("sample-*.mid"))) == 8
-    beats = [corpus.codec.decode(*corpus.window("test", int(i))).beats for i in indices]
     travelled = files.read(folder / "interpolation.mid").parts[0].notes
-    rebuilt = evaluation.decode(
-        Stepper(saved.model), means[:1], torch.from_numpy(corpus.window("test", int(indices[0])).condition)[
-            None
-        ].long(), GREEDY,
-    )
-    first = corpus.codec.decode(rebuilt[0], corpus.window("test", int(indices[0])).condition)
-    assert [note.pitch for note in travelled if note.onset < beats[0]] == [note.pitch for note in first.notes]
+    window = corpus.window("test", int(indices[0]))
+    told = torch.from_numpy(window.condition)[None].long()
+    (rebuilt,) = evaluation.decode(Stepper(saved.model), means[:1], told, GREEDY)
+    pitches = [note.pitch for note in corpus.codec.decode(rebuilt, window.condition).notes]
+    beats = corpus.codec.decode(*window).beats
+    assert [note.pitch for note in travelled if note.onset < beats] == pitches
     (tmp_path / "file").write_text("")
     with pytest.raises(SeqvaeError, match="cannot be made"):
         evaluation.write_samples(saved.model, corpus, None, tmp_path / "file", 0, count=8)

@@ -19,7 +19,7 @@ from typing import Any
 import mido
 import pretty_midi
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from mido import Message, MetaMessage
 from music21 import converter
@@ -149,7 +149,7 @@ def test_a_tune_book_is_read_tune_by_tune() -> None:
 
 # ABC, rule by rule --------------------------------------------------------------------------------
 
-RULES = {
+RULES: dict[str, tuple[bytes, str]] = {
     "an accidental holds to the bar line": (abc("^FGF=F|F8|"), "66 67 66 65 65"),
     "a key signature": (abc("FGcf|", "L:1/8\nK:D"), "66 67 73 78"),
     "a mode": (abc("B7c|", "L:1/8\nK:D mixolydian"), "71 72"),
@@ -164,9 +164,12 @@ RULES = {
     "a double repeat": (abc("A8::B8:|"), "69 69 71 71"),
     "endings": (abc("|:A8|1B8:|2c8|]d8|"), "69 71 69 72 74"),
     "endings in brackets, with no start": (abc("A8[1B8:|[2c8||"), "69 71 69 72"),
+    "endings of two parts": (abc("|:A8|1B8:|2c8||d8|1e8:|2f8|]"), "69 71 69 72 74 76 74 77"),
     "three endings": (abc("|:A8|1,2B8:|3c8|"), "69 71 69 71 69 72"),
     "nothing but a second ending": (abc("[2A8|"), "69"),
     "a tie between unequal pitches is a slur": (abc("A4-B4|"), "69 71"),
+    "a tie between unequal accidentals is a slur": (abc("^A4-=A4|"), "70 69"),
+    "a tie over the bar line carries an accidental": (abc("^A8-|A4A4|"), "70 69"),
     "an octave": (abc("C,c'|"), "48 84"),
     "a line continued": (abc("A4\\\nB4|"), "69 71"),
     "fields that are no music": (abc("A4|\nw:la la\nN:note B c d\nB4|"), "69 71"),
@@ -210,7 +213,7 @@ def test_abc_lengths(what: str, song: Any) -> None:
         )
 
 
-BARS = {
+BARS: dict[str, tuple[str, str, float, list[tuple[float, str]]]] = {
     "no pickup": ("M:4/4", "A8|B8|", 0, [(0, "4/4")]),
     "a pickup": ("M:6/8", "A|B6|", 0.5, [(0, "6/8")]),
     "a pickup before a repeat sign": ("M:3/4", "A2|:B6|c6:|", 1, [(0, "3/4")]),
@@ -295,7 +298,7 @@ def plain(lines: list[str]) -> list[str]:
 
 
 def by_music21(lines: list[str]) -> tuple[list[tuple[float, int]], float]:
-    """(onset, pitch) of every note of the first part, and its pickup. From ABC 2.1 on accidentals hold in music21."""
+    """(onset, pitch) of the first part's notes, and its pickup; there accidentals hold from ABC 2.1 on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         score: Any = converter.parse("\n".join(["%abc-2.1", *lines, ""]), format="abc")
@@ -455,8 +458,8 @@ def songs(draw: st.DrawFn) -> Song:
 def alike(read: Song, written: Song, tolerance: float) -> None:
     """The same song, but for velocities."""
     end = min(read.beats, written.beats)
-    got = [(at, m) for at, m in bars(read) if at < end - tolerance]
-    assert got == [(pytest.approx(at, abs=tolerance), m) for at, m in bars(written) if at < end - tolerance]
+    lines = [(at, m) for at, m in bars(read) if at < end - tolerance]
+    assert lines == [(pytest.approx(at, abs=tolerance), m) for at, m in bars(written) if at < end - tolerance]
     assert (read.key, read.pickup) == (written.key, pytest.approx(written.pickup, abs=tolerance))
     assert [(p.name, p.program, p.drums) for p in read.parts] == [
         (p.name, p.program, p.drums) for p in written.parts
@@ -496,12 +499,20 @@ def test_fixtures_survive_writing(name: str, suffix: str, tmp_path: Path) -> Non
     assert read.title == ("" if suffix == "mid" else written.title)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, phases=[Phase.generate])  # shrinking a failure would take minutes
 @given(written=songs())
 def test_musicxml_round_trip(written: Song, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("round") / "song.musicxml"
     files.write(written, path)
     alike(files.read(path), written, 1e-3)
+
+
+@pytest.mark.parametrize("suffix", ["mid", "musicxml"])
+def test_twenty_parts_survive_writing(suffix: str, tmp_path: Path) -> None:
+    drums = [i % 5 == 4 for i in range(20)]
+    parts = tuple(Part((Note(0, 1, 40 + i),), f"part {i}", 0 if d else i, d) for i, d in enumerate(drums))
+    files.write(Song(parts), tmp_path / f"many.{suffix}")
+    assert files.read(tmp_path / f"many.{suffix}").parts == parts
 
 
 def test_pretty_midi_keeps_what_a_song_holds() -> None:

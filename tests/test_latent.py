@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from seqvae.latent import Mixture, Succession, aggregate_log_density, divergences, fit_succession, slerp
+from seqvae.latent import (
+    ANY,
+    Mixture,
+    Succession,
+    aggregate_log_density,
+    divergences,
+    fit_succession,
+    slerp,
+)
 from seqvae.objective import Posterior
 
 
@@ -129,7 +137,8 @@ def test_a_mixture_samples_its_components() -> None:
     )
     n = 40_000
     uniform = torch.rand(n, generator=torch.Generator().manual_seed(1))
-    z = Mixture(weights, means, factors).sample(uniform, noise(n, 2))
+    told = torch.zeros(n, 1)
+    z = Mixture(weights, means, factors, torch.zeros(len(weights), 1)).sample(uniform, noise(n, 2), told)
     first = z[:, 0] < 0
     # All bounds are 4 standard errors: odds of 6e-5 each, 5e-4 for the nine of them.
     assert abs(first.double().mean() - 0.25) < 4 * (0.25 * 0.75 / n) ** 0.5
@@ -143,9 +152,14 @@ def test_a_mixture_samples_its_components() -> None:
 
 
 def test_the_ends_of_the_uniform_pick_components_that_weigh() -> None:
-    mixture = Mixture(torch.tensor([0.0, 0.3, 0.3, 0.0]), torch.arange(4.0)[:, None], torch.zeros(4, 1, 1))
+    mixture = Mixture(
+        torch.tensor([0.0, 0.3, 0.3, 0.0]),
+        torch.arange(4.0)[:, None],
+        torch.zeros(4, 1, 1),
+        torch.full((4, 1), ANY),
+    )
     uniform = torch.tensor([0.0, 0.499, 0.501, 1 - 2**-24])
-    assert mixture.sample(uniform, torch.zeros(4, 1))[:, 0].tolist() == [1, 1, 2, 2]
+    assert mixture.sample(uniform, torch.zeros(4, 1), torch.zeros(4, 1))[:, 0].tolist() == [1, 1, 2, 2]
 
 
 def test_a_planted_succession_is_found() -> None:

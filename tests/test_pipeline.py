@@ -12,7 +12,7 @@ from seqvae import files
 from seqvae.checkpoint import Saved, build_model, save_model
 from seqvae.codecs import NotesCodec
 from seqvae.evaluation import collate
-from seqvae.latent import Mixture, Succession
+from seqvae.latent import ANY, Mixture, Succession
 from seqvae.likelihood import sequence_nll
 from seqvae.model import Size
 from seqvae.pipeline import Morph, Pipeline, cells, find_model
@@ -84,7 +84,12 @@ def learned() -> Saved:
     model.eval().requires_grad_(False)
     z = model.encode(steps, lengths, conditions).mean
     size = SMALL.latent
-    mixture = Mixture(torch.tensor([1.0, 3.0]), z[:2].clone(), 0.5 * torch.eye(size).expand(2, size, size))
+    mixture = Mixture(
+        torch.tensor([1.0, 3.0]),
+        z[:2].clone(),
+        0.5 * torch.eye(size).expand(2, size, size),
+        torch.full((2, 2), ANY),
+    )
     succession = Succession(0.8 * torch.eye(size), z.mean(0), 0.5 * torch.eye(size))
     return Saved(model, codec, {"metres": {"4/4": 20, "6/8": 5}}, mixture, succession)
 
@@ -149,8 +154,11 @@ def test_songs_past_a_batch_are_the_same_too(plain: Pipeline) -> None:
     assert len({song.parts[0].notes for song in many}) > 200
 
 
+COMMON = [Metre(4, 4)] * 3
+
+
 def test_the_fitted_prior_is_drawn_from(pipeline: Pipeline, plain: Pipeline) -> None:
-    z = pipeline._prior(4000, 2, 0, "fitted")
+    z = pipeline._prior(4000, [Metre(4, 4)] * 2, 0, "fitted")
     mixture, succession = pipeline.saved.mixture, pipeline.saved.succession
     assert mixture is not None and succession is not None
     mean = mixture.weights / mixture.weights.sum() @ mixture.means
@@ -159,7 +167,7 @@ def test_the_fitted_prior_is_drawn_from(pipeline: Pipeline, plain: Pipeline) -> 
     assert ((z[:, 0].mean(0) - mean).abs() < 0.1 + 6 * spread).all()
     expected = z[:, 0] @ succession.matrix.T + succession.bias
     assert ((z[:, 1] - expected).mean(0).abs() < 0.1).all()
-    for one in (plain._prior(4000, 3, 0, "fitted"), pipeline._prior(4000, 3, 0, "standard")):
+    for one in (plain._prior(4000, COMMON, 0, "fitted"), pipeline._prior(4000, COMMON, 0, "standard")):
         # N(0, I): chi-square of 16 degrees, standard error 5.7 / sqrt(4000); 0.6 is six, slerp's bias in it.
         norms = one.square().sum(-1).mean(0)
         assert (norms - 16).abs().max() < 0.6

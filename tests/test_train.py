@@ -17,7 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ COLUMNS = (
     *("step", "weight", "nll", "kl", "mi", "kl_minus_mi", "active_units", "nll_of_another_z", "loss"),
     *("onset_pitch_f1", "onset_f1", "exact_windows", "in_train", "in_test", "new"),
 )
+HUNG = 500  # seconds, of a busy machine
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["seqvae.train", "hypothesis", "pytest", EventAccumulator.__module__])
 
@@ -89,9 +91,18 @@ def kept(run: Path) -> dict[str, str]:
     return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def script() -> dict[str, str]:
-    """The environment in which this file runs by itself."""
-    return os.environ | {"PYTHONPATH": str(Path(train.__file__).parents[1])}
+@contextmanager
+def script(*command: object) -> Iterator[subprocess.Popen[str]]:
+    """A process of a command, able to import what is tested; it and what it started end with the block."""
+    env = os.environ | {"PYTHONPATH": str(Path(train.__file__).parents[1])}
+    words = [sys.executable, *map(str, command)]
+    process = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    with process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -109,7 +120,7 @@ def died(function: Callable[..., None], *args: object) -> int:
     """The exit code of a process of its own that calls function; -9 when it was killed."""
     process = forks.Process(target=function, args=args)
     process.start()
-    process.join(100)
+    process.join(HUNG)
     code = process.exitcode
     process.kill()
     assert code is not None, "the process hung"
@@ -117,7 +128,7 @@ def died(function: Callable[..., None], *args: object) -> int:
 
 
 def attempt(corpus: Path, out: Path, since: str = "__init__", fatal: int = 0) -> None:
-    """Trains or goes on; is killed before the fatal-th update, fsync or rename after Run.<since> is called."""
+    """Trains or goes on; is killed before the fatal-th update, fsync or rename since Run.<since> began."""
     count = -math.inf
 
     def fateful(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -173,14 +184,14 @@ def test_killed_in_any_part_of_a_save_a_run_ends_in_the_same_bytes(corpus: Path,
 
 def test_killed_by_the_clock_a_script_ends_in_the_same_bytes(corpus: Path, run: Path, tmp_path: Path):
     dice, out = random.Random(1), tmp_path / "run"
-    for last in (False, True):
-        process = subprocess.Popen([sys.executable, __file__, corpus, out], env=script())
-        while not last and process.poll() is None and not (out / "last.safetensors").exists():
+    with script(__file__, corpus, out) as process:
+        while process.poll() is None and not (out / "last.safetensors").exists():
             time.sleep(0.02)
-        if not last:
-            time.sleep(dice.random() / 2)
-            process.kill()
-        assert process.wait(100) in ((0,) if last else (0, -9))
+        time.sleep(dice.random() / 2)
+    assert process.returncode in (0, -9)
+    with script(__file__, corpus, out) as process:
+        process.communicate(timeout=HUNG)
+        assert process.returncode == 0
     assert kept(out) == kept(run)
 
 
@@ -195,8 +206,11 @@ def test_one_process_or_another_makes_the_same_bytes(corpus: Path, run: Path, tm
     assert kept(tmp_path / "run") == kept(run)
 
 
-def test_the_adam_that_is_fused_goes_on_from_a_state_of_the_one_that_is_not(codec: NotesCodec, tmp_path: Path):
-    model, states = build_model(codec, SIZE), []
+def test_the_adam_that_is_fused_goes_on_from_a_state_of_the_one_that_is_not(
+    codec: NotesCodec, tmp_path: Path
+):
+    model = build_model(codec, SIZE)
+    states: list[dict[str, torch.Tensor]] = []
     for fused in (False, True, False):
         adam = torch.optim.Adam(model.parameters(), fused=fused or None)
         if states:
@@ -217,14 +231,16 @@ def test_the_adam_that_is_fused_goes_on_from_a_state_of_the_one_that_is_not(code
 def test_a_resumed_run_keeps_its_settings(corpus: Path, run: Path, changed: dict[str, str]):
     before = kept(run)
     ((name, value),) = changed.items()
-    with pytest.raises(SeqvaeError, match=f"was trained with {name} .*, not {value}, and a resumed run keeps"):
+    with pytest.raises(
+        SeqvaeError, match=f"was trained with {name} .*, not {value}, and a resumed run keeps"
+    ):
         train.train(corpus, TINY, run, changed, resume=True)
     assert kept(run) == before
 
 
 def test_a_resumed_run_keeps_its_corpus_but_not_its_words(corpus: Path, run: Path, tmp_path: Path):
     (tmp_path / "other").mkdir()
-    with pytest.raises(SeqvaeError, match="was trained with corpus music .*, not music "):
+    with pytest.raises(SeqvaeError, match="was trained with corpus 'music .*', not 'music "):
         train.train(make_corpus(tmp_path / "other", valid=0.2), TINY, run, resume=True)
     train.train(corpus, replace(TINY, about="the same in other words"), run, resume=True)
 
@@ -232,9 +248,26 @@ def test_a_resumed_run_keeps_its_corpus_but_not_its_words(corpus: Path, run: Pat
 def test_a_run_of_before_there_were_more_settings_resumes(corpus: Path, run: Path, tmp_path: Path):
     shutil.copytree(run, tmp_path / "run")
     about = json.loads((run / "run.json").read_text())
-    del about["corpus"], about["recipe"]["patience"]
+    del about["corpus"], about["start"], about["recipe"]["patience"]
     (tmp_path / "run" / "run.json").write_text(json.dumps(about))
     train.train(corpus, TINY, tmp_path / "run", resume=True)
+
+
+def test_a_run_can_begin_from_a_model(corpus: Path, run: Path, tmp_path: Path):
+    recipe, begun = replace(TINY, steps=3, learning_rate=1e-9), load_model(run / "best")
+    best = load_model(train.train(corpus, recipe, tmp_path / "run", start=run / "best"))
+    for old, new in zip(begun.model.parameters(), best.model.parameters(), strict=True):
+        torch.testing.assert_close(old, new, atol=1e-6, rtol=1e-3)
+    assert best.config["start"] == begun.config["sha256"]
+    assert train.train(corpus, recipe, tmp_path / "run", start=run / "best", resume=True)
+    with pytest.raises(SeqvaeError, match="was trained with start '[0-9a-f]*', not ''"):
+        train.train(corpus, recipe, tmp_path / "run", resume=True)
+    with pytest.raises(SeqvaeError, match="was trained with start '', not '[0-9a-f]"):
+        train.train(corpus, TINY, run, start=run / "best", resume=True)
+    with pytest.raises(SeqvaeError, match="has other sizes than the recipe"):
+        train.train(corpus, TINY, tmp_path / "wider", {"latent": "9"}, start=run / "best")
+    with pytest.raises(SeqvaeError, match="is no model"):
+        train.train(corpus, TINY, tmp_path / "none", start=tmp_path)
 
 
 def test_an_occupied_folder_is_left_alone(corpus: Path, run: Path, tmp_path: Path):
@@ -289,7 +322,9 @@ def test_metrics_best_and_last(run: Path, corpus: Path):
     last = load_file(run / "last.safetensors")
     assert last["optimizer.encoder.mean.bias.step"] == 40
     if best.config["valid"]["step"] == 40:
-        torch.testing.assert_close(last["model.encoder.mean.bias"].half().float(), best.model.encoder.mean.bias)
+        torch.testing.assert_close(
+            last["model.encoder.mean.bias"].half().float(), best.model.encoder.mean.bias
+        )
 
 
 def test_samples_can_be_read(run: Path, corpus: Path):
@@ -371,7 +406,9 @@ def test_a_training_that_diverges_says_so_and_saves_nothing_of_it(
     out, healthy = tmp_path / "run", train.learning_rate
     with monkeypatch.context() as patch:
         patch.setattr(train, "learning_rate", lambda r, step: healthy(r, step) if step < 7 else 1e30)
-        with pytest.raises(SeqvaeError, match="the loss is no finite number by step .*; begin again with a l"):
+        with pytest.raises(
+            SeqvaeError, match="the loss is no finite number by step .*; begin again with a l"
+        ):
             train.train(corpus, recipe, out)
     state = load_file(out / "last.safetensors")
     assert all(bool(value.isfinite().all()) for value in state.values())
@@ -525,9 +562,8 @@ def test_a_mixture_is_fitted_only_where_the_prior_has_holes(corpus: Path, monkey
         assert gap == pytest.approx(saved.config["prior"]["kl"] - saved.config["prior"]["mi"])
         if shift:
             assert gap == pytest.approx(8 * 4**2 / 2, abs=6) and saved.mixture is not None
-            drawn = saved.mixture.sample(
-                torch.rand(4000, generator=generator), torch.randn(4000, 8, generator=generator)
-            )
+            uniform, noise = torch.rand(4000, generator=generator), torch.randn(4000, 8, generator=generator)
+            drawn = saved.mixture.sample(uniform, noise, torch.zeros(4000, 2))  # of no metre in particular
             # Means of 135 and of 4,000 draws: five standard errors are 0.45.
             torch.testing.assert_close(drawn.mean(0), torch.full((8,), 4.0), atol=0.45, rtol=0)
         else:
@@ -634,11 +670,13 @@ def ranks(corpus: Path, out: Path) -> None:
 
 
 def test_two_ranks_train_one_model(corpus: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, __file__, corpus, tmp_path], env=script(), capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+    with script(*launch, __file__, corpus, tmp_path) as process:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(HUNG)
+        process.terminate()  # and so its ranks, should they hang
+        _, said = process.communicate()
+        assert process.returncode == 0, said[-3000:]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     for name in ("whole", "cut", "patient"):
         assert first[name]["weights"] == second[name]["weights"]

@@ -24,8 +24,13 @@ FIGURES = ("nll", "kl", "mi", "active_units", "weight", "onset_pitch_f1")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default="run", show_default=True, help="Run folder."
 )
+@click.option(
+    "--from", "start", metavar="NAME|DIR", help="Begin from a model's weights (its recipe's sizes)."
+)
 @click.option("--resume", is_flag=True, help="Go on where the run was interrupted.")
-def train(corpus: Path, recipe: str, settings: tuple[str, ...], out: Path, resume: bool) -> None:
+def train(
+    corpus: Path, recipe: str, settings: tuple[str, ...], out: Path, start: str | None, resume: bool
+) -> None:
     """Train a model on a CORPUS made by prepare."""
     overrides = {}
     for setting in settings:
@@ -34,7 +39,9 @@ def train(corpus: Path, recipe: str, settings: tuple[str, ...], out: Path, resum
             raise click.UsageError(f'a setting is written KEY=VALUE, not "{setting}"')
         overrides[name.strip()] = value.strip()
     from seqvae import train as training
+    from seqvae.pipeline import find_model
 
+    begun = find_model(start) if start else None
     with Progress() as tell:
 
         def show(step: int, total: int, figures: dict[str, float], message: str) -> None:
@@ -45,7 +52,7 @@ def train(corpus: Path, recipe: str, settings: tuple[str, ...], out: Path, resum
                 tell.say(f"note: {message}")
             tell("training step", step, total, remark)
 
-        best = training.train(corpus, recipe, out, overrides, resume=resume, progress=show)
+        best = training.train(corpus, recipe, out, overrides, start=begun, resume=resume, progress=show)
     if os.environ.get("RANK", "0") == "0":  # torchrun's first process speaks for all
         click.echo(f"the best model is {best}: try seqvae generate --model {out}")
 
