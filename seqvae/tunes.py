@@ -152,14 +152,15 @@ def order(bars: Sequence[Bar]) -> list[int]:
 
 def _turns(bars: Sequence[Bar], start: int) -> int:
     """How often the section that begins at `start` is played: twice, or as often as its endings say."""
-    most = 2
+    most, groups = 2, 0
     for i in range(start, len(bars)):
         if bars[i].opens and i != start:
             break
         most = max(most, *bars[i].endings, 0)
-        ends = bars[i].closes or (bars[i].double and not bars[start].opens)
-        if ends and not (i + 1 < len(bars) and bars[i + 1].endings):
-            break
+        if bars[i].closes or (bars[i].double and not bars[start].opens):
+            groups += 1  # at most nine endings, so that a damaged tune does not take quadratic time
+            if groups == 9 or i + 1 == len(bars) or not bars[i + 1].endings:
+                break
     return most
 
 
@@ -234,6 +235,8 @@ class _Reader:
         hidden = False  # within an overlay, up to the next bar line
         for token in TOKEN.finditer(line):
             kind, text = token.lastgroup, token[0]
+            if self.notes + self.junk > MOST_NOTES:
+                raise SeqvaeError(f"it holds more than the {MOST_NOTES} notes of any song")
             if kind in ("bar", "ending", "open"):
                 self.lines, hidden = self.lines + 1, False
                 self.voice.line(text, token["ending"] or token["open"] or "")

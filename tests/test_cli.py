@@ -178,13 +178,13 @@ def test_from_a_folder_of_songs_to_a_model(tmp_path: Path) -> None:
     done("generate", "--model", trained, "-n", 1, "-o", tmp_path / "out")
 
 
-def test_train_passes_everything_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_passes_everything_on(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from seqvae import train
 
     called: dict[str, Any] = {}
 
-    def fake(corpus: Path, recipe: str, out: Path, overrides: dict[str, str], *, resume: bool, progress: Any):
-        called.update(corpus=corpus, recipe=recipe, out=out, overrides=overrides, resume=resume)
+    def fake(corpus: Path, recipe: str, out: Path, overrides: dict[str, str], *, progress: Any, **others: Any):
+        called.update(corpus=corpus, recipe=recipe, out=out, overrides=overrides, **others)
         progress(1, 2, {"nll": 3.0, "kl": 1.0, "weight": 0.5}, "")
         progress(
             2, 2, {"step": 2, "nll": 2.0, "kl": 1.5, "mi": 1.0, "active_units": 3, "weight": 1.0}, "collapsed"
@@ -193,10 +193,11 @@ def test_train_passes_everything_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(train, "train", fake)
     sets = ["--set", "beta=0.2", "--set", "embedding = 8,8,8,4"]
-    result = run("train", tmp_path, "--recipe", "melody", *sets, "-o", tmp_path / "run", "--resume")
+    begun = ["--from", model]
+    result = run("train", tmp_path, "--recipe", "melody", *sets, "-o", tmp_path / "run", "--resume", *begun)
     assert called == {
         "corpus": tmp_path, "recipe": "melody", "out": tmp_path / "run", "resume": True,
-        "overrides": {"beta": "0.2", "embedding": "8,8,8,4"},
+        "start": model, "overrides": {"beta": "0.2", "embedding": "8,8,8,4"},
     }  # fmt: skip
     assert result.stderr.splitlines() == [
         "step 2: nll 2  kl 1.5  mi 1  active_units 3  weight 1",

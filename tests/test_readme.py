@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from seqvae import files
 from seqvae.cli import main
-from seqvae.pipeline import models
+from seqvae.pipeline import Pipeline, models
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
@@ -37,8 +38,8 @@ def desk(tmp_path_factory):
     shutil.copy(tune, folder / "A.mid")
     shutil.copy(abc, folder / "B.abc")
     (folder / "my_midi_folder").mkdir()
-    for i, path in enumerate(sorted((ROOT / "samples").rglob("*.mid"))):
-        shutil.copy(path, folder / "my_midi_folder" / f"tune-{i}.mid")
+    for i, song in enumerate(Pipeline.from_pretrained("melody").sample(80, bars=4)):  # enough for every split
+        files.write(song, folder / "my_midi_folder" / f"tune-{i}.mid")
     shutil.copy(tune, folder / "my_midi_folder" / "one.mid")
     shutil.copy(tune, folder / "my_midi_folder" / "two.mid")
     return folder
