@@ -11,12 +11,13 @@ import importlib.util
 import io
 import os
 import re
+import secrets
 import subprocess
 import tempfile
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate, count
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +49,14 @@ def read(path: str | os.PathLike[str]) -> Song:
     data = _bytes(path)
     with _naming(path):
         kind = _kind(data)
-        if kind == "abc":
-            book = list(tunes.split(_text(data)))
-            more = (f"The first of {len(book)} tunes in the file was read.",) if len(book) > 1 else ()
-            song = _abc(book[:1], more)[0]
-            if isinstance(song, SeqvaeError):
-                raise song
-            return song
-        return _midi(data) if kind == "midi" else _scores().read(data, kind)
+        if kind != "abc":
+            return _whole(data, kind)
+        book = list(tunes.split(_text(data)))
+        more = (f"The first of {len(book)} tunes in the file was read.",) if len(book) > 1 else ()
+        song = _abc(book[:1], more)[0]
+        if isinstance(song, SeqvaeError):
+            raise song
+        return song
 
 
 def read_all(path: str | os.PathLike[str]) -> Iterator[tuple[str, Song | SeqvaeError]]:
@@ -68,19 +69,20 @@ def read_all(path: str | os.PathLike[str]) -> Iterator[tuple[str, Song | SeqvaeE
         data = _bytes(path)
         with _naming(path):
             kind = _kind(data)
-        if kind != "abc":
-            yield path.name, read(path)
-            return
+            song = None if kind == "abc" else _whole(data, kind)
     except SeqvaeError as fault:
         yield path.name, fault
+        return
+    if song is not None:
+        yield path.name, song
         return
     book = list(tunes.split(_text(data)))
     for start in range(0, len(book), BATCH):
         batch = book[start : start + BATCH]
-        for lines, song in zip(batch, _abc(batch), strict=True):
+        for lines, tune in zip(batch, _abc(batch), strict=True):
             title = next((line[2:].strip() for line in lines if line.startswith("T:")), "")
             name = f"{path.name}#X:{lines[0][2:].strip()} {title}".rstrip()
-            yield name, SeqvaeError(f"{name}: {song}") if isinstance(song, SeqvaeError) else song
+            yield name, SeqvaeError(f"{name}: {tune}") if isinstance(tune, SeqvaeError) else tune
 
 
 def folk(essen: bool = False) -> Iterator[tuple[str, Song | SeqvaeError]]:
@@ -112,25 +114,23 @@ def write(song: Song, path: str | os.PathLike[str]) -> None:
         data = _scores().musicxml(song)
     else:
         raise SeqvaeError(f"{path}: songs are written as .mid or .musicxml, so name the file that way")
-    held = ""
+    held = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        handle, held = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(held, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
+        held.write_bytes(data)
         os.replace(held, path)
     except OSError as fault:
         with contextlib.suppress(OSError):
-            os.unlink(held)
+            held.unlink()
         raise SeqvaeError(
             f"{path}: it cannot be written there ({fault.strerror}), so name another folder"
         ) from None
 
 
 def from_pretty_midi(midi: "PrettyMIDI") -> Song:
-    """A PrettyMIDI as a Song, times to its resolution; bends, controls and lyrics dropped with a notice."""
+    """A PrettyMIDI as a Song, times to its resolution; bends, controls and lyrics dropped with a notice.
+
+    Raises SeqvaeError when it holds no notes.
+    """
     held = io.BytesIO()
     midi.write(held)
     song = _midi(held.getvalue())
@@ -147,6 +147,12 @@ def to_pretty_midi(song: Song) -> "PrettyMIDI":
     """The song with its tempo map, metres, key, programs, drums and names as a PrettyMIDI."""
     # pretty_midi takes a fifth of a second to import, and reading and writing files does not need it.
     return importlib.import_module("pretty_midi").PrettyMIDI(io.BytesIO(_score(song).dumps_midi()))
+
+
+def _whole(data: bytes, kind: str) -> Song:
+    """The song in the bytes of any format but ABC."""
+    song: Song = _midi(data) if kind == "midi" else _scores().read(data, kind)
+    return song
 
 
 def _scores() -> Any:
@@ -295,7 +301,7 @@ def _midi(data: bytes) -> Song:
         data = data[max(data.find(b"MThd"), 0) :]
     try:
         score: Any = symusic.Score.from_midi(data)
-    except (RuntimeError, ValueError) as fault:
+    except (RuntimeError, ValueError, IndexError, MemoryError) as fault:
         reason = " ".join(str(fault).split()).removesuffix(": iostream error")[:100]
         raise SeqvaeError(f"as MIDI it is damaged or cut short ({reason}), so export it again") from None
     tpq = score.tpq
@@ -372,9 +378,10 @@ def _sane(song: Song) -> Song:
     """The song, if it has notes and stays within the limits above."""
     if not any(part.notes for part in song.parts):
         raise SeqvaeError("it holds no notes")
-    hours = (np.diff([*song.clock[0], max(song.beats, song.clock[0][-1])]) * song.clock[2]).sum() / 3600
-    if song.beats > MOST_BEATS or hours > MOST_HOURS:
-        raise SeqvaeError(f"it lasts {song.beats:.0f} beats or {hours:.1f} hours, so cut a piece out first")
+    times, beats = song.clock[0], song.beats
+    hours = (np.diff([*times, max(beats, times[-1])]) * song.clock[2]).sum() / 3600
+    if beats > MOST_BEATS or hours > MOST_HOURS:
+        raise SeqvaeError(f"it lasts {beats:.0f} beats or {hours:.1f} hours, so cut a piece out first")
     return song
 
 
@@ -411,10 +418,5 @@ def _score(song: Song) -> Any:
 
 def _short(beats: float) -> Metre | None:
     """The metre whose bar is this long, if there is one: how MIDI writes a pickup."""
-    for power in count(2):
-        numerator = beats * 2**power / 4
-        if numerator == int(numerator) and 1 <= numerator <= 64:
-            return Metre(int(numerator), 2**power)
-        if power == 6:
-            return None
-    return None
+    found = [(beats * denominator / 4, denominator) for denominator in (4, 8, 16, 32, 64)]
+    return next((Metre(int(n), d) for n, d in found if n == int(n) and n <= 64), None)

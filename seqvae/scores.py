@@ -25,8 +25,7 @@ from seqvae.tunes import MOST_NOTES, Bar, metre_map, order, tempo_map
 
 MOST_TEXT = 32 << 20  # bytes of notation once unpacked
 GENERAL_MIDI = [str(instrument.instrumentFromMidiProgram(i).instrumentName) for i in range(128)]
-# A metre in kern, and in MusicXML; of 3+2 beats the last, as that is all that its size needs.
-METRES = re.compile(r"\*M(\d+)/(\d+)|<beats>[\d+\s]*?(\d+)\s*</beats>")
+METRES = re.compile(r"\*M(\d+)/(\d+)|<beats>([^<]*)")  # in kern, and in MusicXML, where 3+2 may stand
 SMALL = re.compile(r"<(fifths|octave|alter|octave-change|diatonic|chromatic|staves)>\s*([+-]?\d+)")
 MINOR = ("minor", "dorian", "phrygian", "aeolian", "locrian")
 
@@ -67,8 +66,11 @@ def _check(text: str) -> None:
     if "<!ENTITY" in text:
         raise SeqvaeError("its XML defines entities, which music never needs, so export it again")
     for kern, unit, beats in METRES.findall(text):
-        if not Metre(int((kern or beats)[:9]), int(unit[:9] or 4)).possible:
-            raise SeqvaeError(f"its metre of {(kern or beats)[:9]} beats is impossible, so correct it")
+        numbers = re.findall(r"\d+", f"{kern} {beats}")
+        if unit not in ("", "1", "2", "4", "8", "16", "32", "64") or any(
+            len(number) > 2 for number in numbers
+        ):
+            raise SeqvaeError(f'its metre "{(kern or beats)[:9]}" is impossible, so correct it')
     for name, number in SMALL.findall(text):
         if len(number) > 4 or abs(int(number)) > 24:
             raise SeqvaeError(f"its {name} of {number[:9]} is impossible, so correct it")
@@ -314,13 +316,13 @@ def _fill(measure: stream.Measure, pieces: Sequence[_Piece], start: int, stop: i
     times: dict[tuple[int, int], list[_Piece]] = {}
     for piece in pieces:
         times.setdefault((piece.start, piece.stop), []).append(piece)
-    voices: list[tuple[list[int], Any]] = []  # where each voice ends so far (a list of one), and its stream
+    voices: list[Any] = []
+    ends: list[int] = []  # where each voice ends so far
     for (left, right), together in sorted(times.items()):
-        voice = next((v for v in voices if v[0][0] <= left), None)
-        if voice is None:
-            voice = ([start], stream.Voice(id=str(len(voices) + 1)))
-            voices.append(voice)
-        _rest(voice[1], start, voice[0][0], left)
+        i = next((i for i, end in enumerate(ends) if end <= left), len(ends))
+        if i == len(ends):
+            voices.append(stream.Voice(id=str(i + 1)))
+            ends.append(start)
         sounds = []
         for piece in together:
             sound = note.Note(piece.pitch, quarterLength=Fraction(right - left, TICKS))
@@ -328,10 +330,11 @@ def _fill(measure: stream.Measure, pieces: Sequence[_Piece], start: int, stop: i
             sounds.append(sound)
         whole: Any = sounds[0] if len(sounds) == 1 else chord.Chord(sounds)
         whole.volume.velocity = max(piece.velocity for piece in together)
-        voice[1].insert(Fraction(left - start, TICKS), whole)
-        voice[0][0] = right
-    for ends, voice in voices or [([start], stream.Voice())]:
-        _rest(voice, start, ends[0], stop)
+        _rest(voices[i], start, ends[i], left)
+        voices[i].insert(Fraction(left - start, TICKS), whole)
+        ends[i] = right
+    for end, voice in zip(ends or [start], voices or [stream.Voice()], strict=True):
+        _rest(voice, start, end, stop)
         if len(voices) > 1:
             measure.insert(0, voice)
         else:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from seqvae.song import Key, Metre, SeqvaeError
 
 MOST_NOTES = 200_000  # of a song; more is a broken file
+MOST_LETTERS = 1_000_000  # of a tune's text; likewise
 MOST_PLAYED = 20_000  # bars of a tune once its repeats are played; likewise
 LONGEST = 4000  # beats of one note or rest
 LONGEST_KEY = 80  # characters
@@ -27,7 +28,7 @@ COMMON = Metre(4, 4)
 FIELD = re.compile(r"([A-Za-z+]):\s*(.*)")
 # In the body a line such as "B:| ..." or "d:: ..." is music, so no bar line follows a field's letter.
 BODY_FIELD = re.compile(r"[B-DF-IK-XZmrsw+]:(?![|:])")
-NOTE = r"(?:[_^=]*[A-Ga-g][',]*|[zxZX])"
+NOTE = r"(?:[_^=]{0,3}[A-Ga-g][',]*|[zxZX])"
 LENGTH = r"(?:\d+/+\d+|\d+/*|/+\d*)?"
 ENDING = r"[1-9](?:[,-][1-9])*"
 # Every repetition that may fail far from its beginning is bounded, so that no line takes quadratic time.
@@ -45,6 +46,8 @@ TOKEN = re.compile(
     |(?P<junk>.)""",
     re.VERBOSE,
 )
+CHORD = re.compile(rf"\[(.*)\]({LENGTH})")  # what is in it, and the length after it
+INNER = re.compile(rf"({NOTE})({LENGTH})")
 TEXTS = re.compile(r'"[^"]*"|![^!]*!')  # chord names, annotations and decorations within a chord
 PITCH = re.compile(r"([_^=]*)([A-Ga-g][',]*)")  # accidental and name
 
@@ -100,6 +103,8 @@ def split(book: str) -> Iterator[list[str]]:
 
 def parse(lines: Sequence[str]) -> Tune:
     """The tune in `lines` (as split gives them), its repeats played; raises SeqvaeError when it is none."""
+    if sum(map(len, lines)) > MOST_LETTERS:
+        raise SeqvaeError(f"it is longer than {MOST_LETTERS} letters, which no tune is")
     fields: dict[str, str] = {}
     names: dict[str, str] = {}
     last = 0
@@ -353,8 +358,8 @@ class _Voice:
             self.last.tie = True
 
     def sound(self, text: str) -> None:
-        chord = re.fullmatch(rf"\[(.*)\]({LENGTH})", text)
-        inner = re.findall(rf"({NOTE})({LENGTH})", TEXTS.sub("", chord[1]) if chord else text)
+        chord = CHORD.fullmatch(text)
+        inner = INNER.findall(TEXTS.sub("", chord[1]) if chord else text)
         if not inner:
             return
         unit = Fraction((self.bar.metre or COMMON).beats) if inner[0][0] in "ZX" else self.unit

@@ -183,7 +183,7 @@ def test_train_passes_everything_on(tmp_path: Path, model: Path, monkeypatch: py
 
     called: dict[str, Any] = {}
 
-    def fake(corpus: Path, recipe: str, out: Path, overrides: dict[str, str], *, progress: Any, **others: Any):
+    def fake(corpus: Path, recipe: str, out: Path, overrides: Any, *, progress: Any, **others: Any) -> Path:
         called.update(corpus=corpus, recipe=recipe, out=out, overrides=overrides, **others)
         progress(1, 2, {"nll": 3.0, "kl": 1.0, "weight": 0.5}, "")
         progress(

@@ -653,12 +653,14 @@ BAD = {
         abc("and then the old man said | that he had had enough |"),
         "are no ABC music",
     ),
+    "ABC: a great many notes": (abc("A" * 200_002), "more than the 200000 notes of any song"),
+    "ABC: a great many accidentals": (abc("^" * 300_000), "more than the 200000 notes of any song"),
+    "ABC: a great many letters": (abc('"a' * 600_000), "longer than 1000000 letters"),
     "ABC: no bars": (abc("ABcd"), "it has no bar lines"),
     "ABC: an impossible key": (abc("A8|", "K:Hello"), "abc2midi says"),
     "ABC: a note without end": (abc("A99999|"), "is impossible"),
     "ABC: a length of nothing": (abc("A1/0|"), "is no length of a note"),
     "ABC: repeats without end": (abc("|:" + "A|" * 11_000 + ":|"), "more than 20000 bars"),
-    "ABC: a great many notes": (abc("A" * 200_002), "more than the 200000 notes of any song"),
     "XML: not music": (b"<?xml version='1.0'?><html/>", "music21 cannot read it as MusicXML"),
     "XML: cut short": (XML[:900].encode(), "music21 cannot read it as MusicXML"),
     "XML: entities": (f"<?xml version='1.0'?>{BILLION}<s>&b;</s>".encode(), "its XML defines entities"),
@@ -667,7 +669,7 @@ BAD = {
         "its XML defines entities",
     ),
     "XML: no notes": (re.sub(r"(?s)<note>.*</note>", "", XML).encode(), "it holds no notes"),
-    "XML: an endless metre": (XML.replace("<beats>6<", "<beats>65536<").encode(), "its metre of 65536 beats"),
+    "XML: an endless metre": (XML.replace("<beats>6<", "<beats>65536<").encode(), 'its metre "65536"'),
     "XML: an endless key": (
         XML.replace("<fifths>2<", "<fifths>99999999<").encode(),
         "its fifths of 99999999",
@@ -677,7 +679,7 @@ BAD = {
     "MXL: a bomb": (archive(bytes(64 << 20)), "its notation is longer than 32 MB"),
     "kern: no notes": (b"**kern\n*-\n", "it holds no notes"),
     "kern: noise": (b"**kern\n" + b"\n".join(b"?%d" % i for i in range(50)) + b"\n*-\n", "it holds no notes"),
-    "kern: an endless metre": (b"**kern\n*M65536/4\n4c\n*-\n", "its metre of 65536 beats"),
+    "kern: an endless metre": (b"**kern\n*M65536/4\n4c\n*-\n", 'its metre "65536"'),
 }
 
 
