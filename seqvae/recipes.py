@@ -46,7 +46,7 @@ RECIPES = {
     "small": Recipe(
         about="a first model of your own files in minutes of one CPU core",
         size=Size(embedding=(64, 64, 32, 8), encoder=160, decoder=256, head=128, latent=64),
-        objective=Elbo(beta=0.1, warmup=300),
+        objective=Elbo(beta=0.2, warmup=3000),
         batch_size=64,
         steps=3_000,
         learning_rate=2e-3,

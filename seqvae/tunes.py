@@ -94,7 +94,8 @@ class Tune(NamedTuple):
 
 def split(book: str) -> Iterator[list[str]]:
     """Lines of each tune, from its X: to the next, comments gone; M: L: Q: before the first X: head each."""
-    lines = [line.rstrip() for line in re.sub(r"(?m)(?<!\\)%.*", "", book.lstrip("\ufeff")).splitlines()]
+    lines = [line.rstrip() for line in book.splitlines() if not line.startswith("%")]
+    lines = [re.sub(r"\s*(?<!\\)%.*", "", line) for line in lines]
     starts = [i for i, line in enumerate(lines) if line.startswith("X:")]
     common = [line for line in lines[: starts[0] if starts else 0] if re.match(r"[MLQ]:", line)]
     for start, stop in zip(starts, starts[1:] + [len(lines)], strict=True):
@@ -206,11 +207,11 @@ def tempo_map(bars: Sequence[Bar]) -> tuple[tuple[float, float], ...]:
 
 
 def _body(lines: Sequence[str]) -> Iterator[str]:
-    """The lines of music, continued lines joined; a blank line ends the tune unless music is below it."""
+    """The lines of music, continued lines joined; below a blank line only what is all music is."""
     held, blank = "", False
     for line in lines:
         blank |= not line.strip()
-        if blank and ("|" not in line or any(token.lastgroup == "junk" for token in TOKEN.finditer(line))):
+        if blank and any(token.lastgroup == "junk" for token in TOKEN.finditer(line)):
             continue
         if line.endswith("\\"):
             held += line[:-1]

@@ -177,8 +177,9 @@ RULES: dict[str, tuple[bytes, str]] = {
     "a bar that looks like a field": (abc("A4|\nB:|\nc4|"), "69 71 69 71 72"),
     "annotations": (abc('"^slow d e"A4!f!B4"Am7"|'), "69 71"),
     "an overlay": (abc("A8&c8|B8|"), "69 71"),
+    "a directive before a line without bars": (abc("%%scale 1\nA4\\\n|B4|"), "69 71"),
     "a comment": (abc("A4 % B c d\nB4|"), "69 71"),
-    "a blank line before more music": (abc("A8|\n\nB8|\n\nThis is prose."), "69 71"),
+    "a blank line before more music": (abc("A8|\n\nB4\nc4|\n\nThis is | prose.|"), "69 71 72"),
     "stray characters": (abc("A4|? B4|"), "69 71"),
 }
 

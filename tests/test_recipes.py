@@ -75,7 +75,7 @@ def test_overrides_go_where_they_belong() -> None:
         learning_rate=1e-4,
     )
     assert override(recipe, {}) == recipe and asdict(recipe) == asdict(RECIPES["small"])
-    both = override(recipe, {"anneal": "cyclical", "cycle": "1000", "capacity": "25"})
+    both = override(recipe, {"anneal": "cyclical", "warmup": "300", "cycle": "1000", "capacity": "25"})
     assert (both.objective.anneal, both.objective.cycle, both.objective.capacity) == ("cyclical", 1000, 25.0)
 
 
