@@ -50,6 +50,11 @@ def chosen(corpus: Corpus, split: str, limit: int | None, seed: int = 0) -> np.n
     return pick(len(corpus.split(split)), limit, seed)
 
 
+def conditions_of(corpus: Corpus, split: str, indices: np.ndarray) -> Tensor:
+    """What the decoder is told of the chosen windows: (N, C) int64."""
+    return torch.from_numpy(corpus.split(split).conditions[indices].astype(np.int64))
+
+
 def bucketed(corpus: Corpus, split: str, indices: np.ndarray) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """The chosen windows in batches of like lengths: their places in ``indices``, and the batch's tensors."""
     order = np.argsort(np.diff(corpus.split(split).offsets)[indices], kind="stable")
@@ -86,7 +91,7 @@ def reconstruction(
 ) -> dict[str, float]:
     """Greedy decoding from the posterior mean: micro F1 of onsets and pitches, share of exact windows."""
     windows = [corpus.window(split, int(i)) for i in indices]
-    conditions = torch.from_numpy(np.stack([window.condition for window in windows]).astype(np.int64))
+    conditions = conditions_of(corpus, split, indices)
     rows = decode(Stepper(model), posterior.mean, conditions, GREEDY)
     estimates = phrases_of(corpus.codec, rows, conditions)
     pairs = list(zip((corpus.codec.decode(*window) for window in windows), estimates, strict=True))
@@ -105,9 +110,8 @@ def sample_windows(
     The prior is N(0, I) without a mixture.
     """
     generator = torch.Generator().manual_seed(seed)
-    conditions = corpus.split("train").conditions
-    picks = torch.randint(len(conditions), (count,), generator=generator).numpy()
-    told = torch.from_numpy(conditions[picks].astype(np.int64))
+    picks = torch.randint(len(corpus.split("train")), (count,), generator=generator).numpy()
+    told = conditions_of(corpus, "train", picks)
     uniform = torch.rand(count, generator=generator)
     noise = torch.randn(count, model.size.latent, generator=generator)
     z = noise if mixture is None else mixture.sample(uniform, noise, told)
@@ -132,7 +136,7 @@ def write_paths(
     """
     codec, stepper = corpus.codec, Stepper(model)
     windows = [corpus.window(split, int(i)) for i in indices]
-    told = torch.from_numpy(np.stack([window.condition for window in windows]).astype(np.int64))
+    told = conditions_of(corpus, split, indices)
     rebuilt = phrases_of(codec, decode(stepper, means, told, GREEDY), told)
     for i, (window, phrase) in enumerate(zip(windows, rebuilt, strict=True), 1):
         save(assemble([codec.decode(*window), phrase]), folder / f"original-then-reconstruction-{i}.mid")

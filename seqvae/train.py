@@ -43,7 +43,7 @@ from seqvae.corpus import Batch, Corpus
 from seqvae.latent import divergences, fit_succession
 from seqvae.model import SequenceVAE
 from seqvae.objective import Posterior, Terms
-from seqvae.prior import HOLES, fit_mixture, needs_fit
+from seqvae.prior import ENOUGH, HOLES, fit_mixture, needs_fit
 from seqvae.recipes import PRECISIONS, RECIPES, Recipe, check, override
 from seqvae.song import SeqvaeError
 
@@ -310,11 +310,11 @@ class Run:
         few = Posterior(posterior.mean[::apart], posterior.logvar[::apart])
         row |= evaluation.reconstruction(*given, self.looked[::apart], few)
         mixture = None
-        if row["kl_minus_mi"] > HOLES and len(posterior.mean) > 4 * posterior.mean.shape[1]:
+        if row["kl_minus_mi"] > HOLES and len(posterior.mean) > ENOUGH * posterior.mean.shape[1]:
             noise = torch.randn(
                 posterior.mean.shape, generator=torch.Generator().manual_seed(self.recipe.seed)
             )
-            told = torch.from_numpy(self.corpus.split(self.split).conditions[self.looked].astype(np.int64))
+            told = evaluation.conditions_of(self.corpus, self.split, self.looked)
             mixture = fit_mixture(posterior.sample(noise), told, components=1)
         places = np.linspace(0, len(self.looked) - 1, min(len(self.looked), 8)).astype(int)
         folder = self.out / "samples" / f"step-{self.step:06d}"
@@ -355,7 +355,7 @@ def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
     few = torch.from_numpy(evaluation.pick(len(indices), 4096, seed))
     found = divergences(Posterior(posterior.mean[few], posterior.logvar[few]), noise[few])
     if needs_fit(found) and len(z) > 1:
-        told = torch.from_numpy(corpus.split("train").conditions[indices].astype(np.int64))
+        told = evaluation.conditions_of(corpus, "train", indices)
         saved.mixture = fit_mixture(z, told, seed=seed)
     gap = {"windows": len(few), "kl": found.kl, "mi": found.mi, "kl_minus_mi": found.kl - found.mi}
     saved.config["prior"] = gap
