@@ -667,6 +667,8 @@ def ranks(corpus: Path, out: Path) -> None:
     except SeqvaeError as fault:
         told["refused"] = str(fault)  # type: ignore[assignment]
     (out / f"rank{os.environ['RANK']}.json").write_text(json.dumps(told))
+    torch.distributed.barrier()  # neither leaves while the other still listens to it
+    torch.distributed.destroy_process_group()
 
 
 def test_two_ranks_train_one_model(corpus: Path, tmp_path: Path):
