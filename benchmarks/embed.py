@@ -2,8 +2,8 @@
 
     python benchmarks/embed.py RUN CORPUS NAME "what it is" "licence"
 
-Writes model.safetensors and config.json in seqvae/pretrained/NAME; the card beside them, README.md, is
-written by hand.
+Fits the succession and the mixture of exemplars anew to the training windows, then writes model.safetensors
+and config.json in seqvae/pretrained/NAME; the card beside them, README.md, is written by hand.
 """
 
 import sys
@@ -14,7 +14,7 @@ import torch
 from seqvae.checkpoint import load_model, save_model
 from seqvae.corpus import Corpus
 from seqvae.evaluation import assess
-from seqvae.pipeline import PRETRAINED
+from seqvae.engine import PRETRAINED
 from seqvae.train import finish_model
 
 

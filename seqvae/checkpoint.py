@@ -1,7 +1,8 @@
 """Models and training states on disk: safetensors and JSON, nothing pickled.
 
-A model folder holds model.safetensors (weights, and the fitted prior under ``prior.*``) and config.json
-(codec, sizes, the recipe it was trained with, its figures, and the weights' SHA-256).
+A model folder holds model.safetensors (weights, the fitted prior under ``prior.*``, a codec's vocabulary as
+``codec.state``) and config.json (codec, sizes, the recipe it was trained with, its figures, and the weights'
+SHA-256).
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import textwrap
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,11 +21,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from seqvae.codecs import Codec, build_codec
+from seqvae.disk import write_atomic
 from seqvae.latent import Mixture, Succession
 from seqvae.model import SequenceVAE, Size
 from seqvae.song import SeqvaeError
 
 FORMAT = 1
+STATE = "codec.state"  # among the tensors
 AHEAD = "config.json.next"  # the config of weights that are being written
 
 
@@ -46,22 +48,12 @@ class Saved:
             raise SeqvaeError(f"the model spells {ours} and the corpus {theirs}; prepare the corpus to match")
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """The whole file or none of it. Raises `SeqvaeError` where the folder cannot be written."""
+def store(path: Path, data: bytes) -> None:
+    """`write_atomic` into a folder made where there is none. Raises `SeqvaeError` where it cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        write_atomic(path, data)
     except OSError as fault:
-        raise SeqvaeError(f"{path} cannot be written: {fault.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as fault:
-        Path(name).unlink(missing_ok=True)
         raise SeqvaeError(f"{path} cannot be written: {fault.strerror}") from None
 
 
@@ -83,7 +75,10 @@ def save_model(folder: Path, saved: Saved, *, half: bool = False) -> None:
         if fitted is not None:
             tensors |= {f"prior.{name}.{key}": value for key, value in fitted._asdict().items()}
     kind = torch.float16 if half else torch.float32
-    data = save({name: value.detach().to("cpu", kind).contiguous() for name, value in tensors.items()})
+    stored = {name: value.detach().to("cpu", kind).contiguous() for name, value in tensors.items()}
+    if saved.codec.state:
+        stored[STATE] = torch.frombuffer(bytearray(saved.codec.state), dtype=torch.uint8)
+    data = save(stored)
     own = {
         "format": FORMAT,
         "codec": saved.codec.config(),
@@ -91,8 +86,8 @@ def save_model(folder: Path, saved: Saved, *, half: bool = False) -> None:
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     config = own | {key: value for key, value in saved.config.items() if key not in own}
-    write_atomic(folder / AHEAD, (json.dumps(config, indent=1) + "\n").encode())
-    write_atomic(folder / "model.safetensors", data)
+    store(folder / AHEAD, (json.dumps(config, indent=1) + "\n").encode())
+    store(folder / "model.safetensors", data)
     os.replace(folder / AHEAD, folder / "config.json")
 
 
@@ -112,10 +107,11 @@ def load_model(folder: Path) -> Saved:
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
         raise SeqvaeError(f"the model {folder} holds weights that are not finite numbers; train it again")
     try:
-        codec = build_codec(config["codec"])
+        state = tensors.pop(STATE, torch.empty(0, dtype=torch.uint8))
+        codec = build_codec(config["codec"], state.numpy().tobytes())
         size = Size(**{**config["size"], "embedding": tuple(config["size"]["embedding"])})
         fitted = {name: tensors.pop(name).float() for name in list(tensors) if name.startswith("prior.")}
-        widths = [*size.embedding, *(width for name, width in vars(size).items() if name != "embedding")]
+        widths = [*size.embedding, *(width for width in vars(size).values() if isinstance(width, int))]
         if max(widths) > max(max(value.shape, default=0) for value in tensors.values()):
             raise ValueError("its sizes are wider than its weights")  # before memory is asked for them
         with torch.random.fork_rng(devices=[]):  # initialisation draws numbers, not from the caller's
@@ -156,6 +152,12 @@ def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
         raise SeqvaeError(f"{path} is damaged: {textwrap.shorten(str(fault), 200)}") from None
 
 
+def metadata(data: bytes) -> dict[str, str]:
+    """What stands in the header of a safetensors file beside its tensors."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return dict(header.get("__metadata__", {}))
+
+
 def save_state(
     path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
 ) -> None:
@@ -164,7 +166,7 @@ def save_state(
     for name, parameter in model.named_parameters():
         tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
     data = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomic(path, save(data, {"progress": json.dumps(progress)}))
+    store(path, save(data, {"progress": json.dumps(progress)}))
 
 
 def load_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def load_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer)
     except OSError as fault:
         raise SeqvaeError(f"{path} cannot be read: {fault.strerror}") from None
     tensors = parse_tensors(data, path)
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    told = metadata(data)
     try:
         model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         state: dict[torch.nn.Parameter, dict[str, Tensor]] = {}
@@ -186,6 +188,26 @@ def load_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer)
             optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
             }
-        return dict(json.loads(header["__metadata__"]["progress"]))
+        return dict(json.loads(told["progress"]))
     except (KeyError, RuntimeError, ValueError) as fault:
         raise SeqvaeError(f"{path} does not fit this recipe: {textwrap.shorten(str(fault), 200)}") from None
+
+
+def save_attribute(path: Path, vector: Tensor, saved: Saved, about: dict[str, Any]) -> None:
+    """A direction (Z,) of a model's latent space, with the hash of that model's weights."""
+    told = json.dumps(about | {"sha256": saved.config["sha256"]})
+    store(path, save({"attribute": vector.float().contiguous()}, {"about": told}))
+
+
+def load_attribute(path: Path, saved: Saved) -> Tensor:
+    """The direction (Z,). Raises `SeqvaeError` for another file, or an attribute of another model."""
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise SeqvaeError(f"the attribute {path} cannot be read: {fault.strerror}") from None
+    tensors, about = parse_tensors(data, path), metadata(data).get("about")
+    if set(tensors) != {"attribute"} or about is None:
+        raise SeqvaeError(f"{path} is no attribute; seqvae attributes learn makes one")
+    if json.loads(about)["sha256"] != saved.config["sha256"]:
+        raise SeqvaeError(f"the attribute {path} was learnt with another model; learn it again with this one")
+    return tensors["attribute"].float()

@@ -1,15 +1,15 @@
-"""A folder of music made into a corpus: read, spelt, split, deduplicated, stored, and dealt in batches.
+"""Files made into a corpus: read, spelt, split, deduplicated, stored, and dealt in batches.
 
-Conventions: a *tune* is what one item of a file holds; a *window* is one piece of it that the codec spells,
-stored as ``steps`` (T, K) with its END row. All windows of a tune share a split. Windows that are equal but
-for what the codec's ``augment`` changes (a melody in another key) have one digest, and of each digest one
-window is kept: the first of the first split that has it. Nothing here knows what a window means: notes, text
-and drawings are stored alike. Every byte is a function of the files and the arguments, whatever the number of
-workers and interruptions.
+Conventions: a *tune* is what one item of a file holds, a song or a text; a *window* is one piece of it that
+the codec spells, a text whole, stored as ``steps`` (T, K) with its END row. All windows of a tune share a
+split. Windows that are equal but for what the codec's ``augment`` changes (a melody in another key) have one
+digest, and of each digest one window is kept: the first of the first split that has it. Nothing here knows
+what a window means: notes, text and drawings are stored alike. A vocabulary is learnt from the texts of the
+train split before any are spelt. Every byte is a function of the files and the arguments, whatever the number
+of workers and interruptions.
 """
 
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -17,24 +17,26 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqvae import files
-from seqvae.codecs import Codec, Encoded, build_codec
-from seqvae.harvest import DIGEST, PATIENCE, Job, Shard, Unit, harvest, load
+from seqvae import __version__
+from seqvae.codecs import Codec, Encoded, Spelling, TextCodec, build_codec
+from seqvae.harvest import DIGEST, PATIENCE, Job, Shard, harvest, load
 from seqvae.song import SeqvaeError
+from seqvae.sources import PACK, Packs, Unit, find, learn, pack, read
 
 FORMAT, VERSION = "seqvae corpus", 1
 SPLITS = ("train", "valid", "test")
 ARRAYS = ("steps", "offsets", "conditions", "tunes", "bars", "fingerprints")
-OURS = {".work", "tunes.csv", "rejects.csv", *(f"{s}.{a}.npy" for s in SPLITS for a in ARRAYS)}
-MUSIC = {".mid", ".midi", ".abc", ".musicxml", ".mxl", ".xml", ".krn"}
+OURS = {".work", "tunes.csv", "rejects.csv", "vocabulary", *(f"{s}.{a}.npy" for s in SPLITS for a in ARRAYS)}
 CHUNK = 50  # batches among which lengths are sorted: more fill better, fewer mix better
 
 Progress = Callable[[str, int, int], None]  # stage, done, of how many
@@ -43,24 +45,37 @@ Progress = Callable[[str, int, int], None]  # stage, done, of how many
 @dataclass(frozen=True)
 class Report:
     """What became of the files; counts by split are of windows. Sentences stand without their names and
-    numbers."""
+    numbers. Where the splits are the files' own nothing is left out, and what is equal is only counted."""
 
-    files: int  # music files found
+    files: int  # files found
     tunes: int  # that are kept
     windows: int  # before any is left out
     kept: dict[str, int]
     repeated: dict[str, int]  # left out, as an earlier window of the same split is equal
     seen: dict[str, int]  # left out, as an earlier split has an equal one
-    moved: float  # share of the onsets in all windows that snapping moves
+    moved: float  # share of the steps in all windows that snapping changes: onsets moved, words unknown
     metres: dict[str, int]  # metre -> windows
     rejected: dict[str, int]  # reason -> tunes or files
     notices: dict[str, int]  # sentence -> tunes kept
+    kind: str = "melody"  # of codec
+    given: bool = False  # the splits are the files' own
+    vocabulary: int = 0  # symbols, if it was learnt
+    steps: float = 0.0  # of a window kept, END included, on average
 
 
 class Batch(NamedTuple):
     steps: np.ndarray  # (B, T, K) int64, zeros after each END row
     lengths: np.ndarray  # (B,) int64, END row included
     conditions: np.ndarray  # (B, C) int64
+
+
+def collate(windows: Sequence[Encoded]) -> Batch:
+    """Windows of any lengths as one zero-padded batch."""
+    lengths = np.array([len(window.steps) for window in windows])
+    steps = np.zeros((len(windows), lengths.max(), windows[0].steps.shape[1]), np.int64)
+    for row, window in zip(steps, windows, strict=True):
+        row[: len(window.steps)] = window.steps
+    return Batch(steps, lengths, np.stack([window.condition for window in windows]).astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,45 +97,112 @@ def prepare(
     source: str | Path,
     out: str | Path,
     *,
-    codec: Codec,
+    codec: Codec | Spelling,
     workers: int | None = None,
     seed: int = 0,
     essen: bool = False,
     valid: float = 0.05,
     test: float = 0.05,
+    split: str = "lines",
+    column: str | None = None,
+    valid_file: str | Path | None = None,
+    test_file: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Makes the corpus of a file, of a folder, or with "folk" of the folk tunes that ship with music21.
+    """Makes the corpus of a file or folder, with "folk" of the folk tunes that ship with music21, or with
+    "wordnet" of WordNet's examples. The codec says whether of music or of text.
 
     Reads in `workers` processes (default: one a core; 0: in this one, which a crash of a reader then ends).
     Called again after a kill it goes on where it was. `valid` and `test` are shares of the tunes; the split
-    of a tune hangs on the seed and its first window alone, so more files do not move it. What is left out
-    stands in out/rejects.csv. Raises SeqvaeError when nothing is usable, and when `out` cannot be written or
-    holds something else.
+    of a tune hangs on the seed and its first window alone, of a text on the seed and the text, so more files
+    do not move it. What is left out stands in out/rejects.csv.
+
+    Texts are read with `split` and `column` as `texts.read` says, and a `Spelling` is learnt from those of
+    the train split. With `valid_file` or `test_file` that split is the file's own, and nothing is left out
+    for being equal. Raises SeqvaeError when nothing is usable, and when `out` cannot be written or holds
+    something else.
     """
     if not (valid >= 0 and test >= 0 and valid + test < 1):
         raise SeqvaeError(f"valid and test are shares that leave some tunes to train, not {valid} and {test}")
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 0:
         raise SeqvaeError(f"there can be no {workers} workers; 0 reads in this process")
-    out = Path(os.path.abspath(out))
+    out, given = Path(os.path.abspath(out)), (valid_file, test_file)
+    of_text = codec.kind == "text"
+    if not of_text and (split, column, *given) != ("lines", None, None, None):
+        raise SeqvaeError("songs are not read by line or column, and their splits are always drawn")
     recipe = {"format": FORMAT, "version": VERSION, "source": os.path.basename(os.path.abspath(source))}
-    recipe |= {"codec": codec.config(), "seed": seed, "essen": essen}
-    recipe |= {"valid": float(valid), "test": float(test)}
+    recipe |= {"seed": seed, "essen": essen, "split": split if of_text else None, "column": column}
+    recipe |= {"valid": 0.0 if valid_file else float(valid), "test": 0.0 if test_file else float(test)}
+    recipe |= {"given": [path and os.path.basename(path) for path in given] if any(given) else None}
+    recipe |= {"spelling": asdict(codec)} if isinstance(codec, Spelling) else {"codec": codec.config()}
     _claim(out, recipe)
-    units, rejects = (_folk(essen), []) if source == "folk" else _find(source, out)
-    job = Job(out / ".work", codec.config(), PATIENCE if workers and hasattr(signal, "alarm") else 0)
-    tell = progress or (lambda stage, done, total: None)
-    try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        shards = harvest(units, job, workers, lambda done: tell("reading", done, len(units)))
+    units, rejects = find(source, out, codec.kind, given, essen)
+    count = files = len(units)
+    stage, each, tell = "reading", 1, progress or (lambda stage, done, total: None)
+    with _scaffold(out) as work:
+        if isinstance(codec, Spelling | TextCodec):
+            spare = os.path.isdir(source)
+            packs = _packs(units, work, recipe, spare, lambda done: tell("reading", done, 0))
+            units, rejects, count = packs.units, rejects + packs.rejects, sum(packs.counts)
+            stage, each = "spelling", PACK
+            if isinstance(codec, Spelling):
+                codec = learn(codec, packs, lambda done: tell("learning the vocabulary", done, 1))
+        seconds = PATIENCE if workers and hasattr(signal, "alarm") else 0
+        job = Job(work, codec.config(), codec.state, seconds)
+        shards = harvest(units, job, workers, lambda done: tell(stage, min(done * each, count), count))
         tell("writing", 0, 1)
-        report = _write(out, shards, rejects, recipe)
-        shutil.rmtree(job.folder, ignore_errors=True)
-    except OSError as fault:
-        raise SeqvaeError(f"the corpus cannot be written to {out}: {fault.strerror or fault}") from None
+        report = _write(out, shards, rejects, recipe, codec, files)
     tell("writing", 1, 1)
     return report
+
+
+@contextmanager
+def _scaffold(out: Path) -> Iterator[Path]:
+    """The folder for the work in progress: it stays to go on from after a kill or a failure of the disk, and
+    goes with all that is new after a fault of the input. Raises SeqvaeError for an OSError."""
+    work = out / ".work"
+    new = [folder for folder in (work, out, *out.parents) if not folder.exists()]
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        yield work
+        shutil.rmtree(work, ignore_errors=True)
+    except OSError as fault:
+        raise SeqvaeError(f"the corpus cannot be written to {out}: {fault.strerror or fault}") from None
+    except SeqvaeError:
+        for folder in new:
+            with suppress(OSError):
+                shutil.rmtree(folder) if folder == work else folder.rmdir()
+        raise
+
+
+def _packs(
+    units: list[Unit], work: Path, recipe: dict[str, Any], spare: bool, tell: Callable[[int], None]
+) -> Packs:
+    """The texts of all files; raises SeqvaeError where they are too few, and for a file but for those of a
+    folder, which `spare` leaves out."""
+    key = blake2b(json.dumps([__version__, recipe, units]).encode(), digest_size=16).hexdigest()
+    packs = pack(
+        ((unit, read(unit, recipe["split"], recipe["column"])) for unit in units),
+        work / key,
+        draw=lambda text: _draw(text.encode(), recipe),
+        spare=lambda unit: spare and unit.split < 0,
+        progress=tell,
+    )
+    if packs.counts[0] < 2:
+        some = sum(packs.counts)
+        if not some:
+            raise SeqvaeError(_useless(recipe, packs.rejects))
+        of = f"{some} texts, of which {packs.counts[0]} are to train on" if some > 1 else "only one text"
+        raise SeqvaeError(f"{recipe['source']} holds {of}: give more")
+    return packs
+
+
+def _useless(recipe: dict[str, Any], rejects: list[tuple[str, str]]) -> str:
+    """Why there is nothing in the source."""
+    reason = next((why for _, why in rejects if not why.startswith("not ")), "its files are empty")
+    thing = "tune" if recipe["split"] is None else "text"
+    return f"no {thing} in {recipe['source']} can be used, for instance because: {reason}"
 
 
 def _claim(out: Path, recipe: dict[str, Any]) -> None:
@@ -137,99 +219,78 @@ def _claim(out: Path, recipe: dict[str, Any]) -> None:
         raise SeqvaeError(f"{out} is a file, not a folder for a corpus")
 
 
-def _folk(essen: bool) -> list[Unit]:
-    """The books of `files.folk`, each a file of its own for the workers."""
-    spec = importlib.util.find_spec("music21")
-    if spec is None or spec.origin is None:
-        raise SeqvaeError("the folk tunes ship with music21, which is not installed: run pip install music21")
-    root = Path(spec.origin).parent / "corpus"
-    collections = [root / name for name in files.COLLECTIONS + (("essenFolksong",) if essen else ())]
-    return [Unit.of(str(path), str(root)) for books in collections for path in sorted(books.glob("*.abc"))]
-
-
-def _find(source: str | Path, out: Path) -> tuple[list[Unit], list[tuple[str, str]]]:
-    """The music files of a file or folder in order of name, and (name, reason) for all that is left out."""
-    root = os.path.abspath(source)
-    paths, rejects, been = [root], [], {os.path.realpath(out)}
-    if os.path.isdir(root):
-        paths.clear()
-        faults: list[OSError] = []
-        for folder, folders, names in os.walk(root, onerror=faults.append, followlinks=True):
-            real = os.path.realpath(folder)
-            folders[:] = [] if real in been else sorted(folders)
-            paths += [] if real in been else [os.path.join(folder, name) for name in names]
-            been.add(real)
-        rejects = [(os.path.relpath(fault.filename, root), "the folder cannot be read") for fault in faults]
-    elif not os.path.exists(root):
-        raise SeqvaeError(f"there is no file or folder {source}")
-    base = root if os.path.isdir(root) else os.path.dirname(root)
-    units = []
-    for path in sorted(paths):
-        unit = Unit.of(path, base)
-        if Path(path).suffix.lower() in MUSIC:
-            units.append(unit)
-        else:
-            rejects.append((unit.name, "not music"))
-    if not units:
-        raise SeqvaeError(f"{source} holds no music, that is no files in {' '.join(sorted(MUSIC))}")
-    return units, rejects
-
-
-def _join(shards: list[Shard]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """The shards' arrays end to end, with tunes numbered through, and what each says about itself."""
+def _join(shards: list[Shard]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """The shards' arrays end to end, with tunes numbered through, and what each says about itself, unread."""
     tables = [table for shard in shards if (table := load(shard.path)) is not None]
     if len(tables) < len(shards):
         raise SeqvaeError(f"a result in {shards[0].path.parent} was damaged; run the preparation again")
     abouts = [table.pop("about") for table in tables]
     base = 0
-    for table, about in zip(tables, abouts, strict=True):
+    for table in tables:
         table["tunes"] += np.int32(base)
-        base += len(about["tunes"])
+        base += len(table["splits"])
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}, abouts
 
 
-def _write(out: Path, shards: list[Shard], rejects: list[tuple[str, str]], recipe: dict[str, Any]) -> Report:
+def _write(
+    out: Path,
+    shards: list[Shard],
+    rejects: list[tuple[str, str]],
+    recipe: dict[str, Any],
+    codec: Codec,
+    files: int,
+) -> Report:
     """Makes the corpus of the shards' results."""
-    table, abouts = _join(shards)
-    tunes = [tune for about in abouts for tune in about["tunes"]]
-    rejects = rejects + [reject for about in abouts for reject in about["rejects"]]
+    table, told = _join(shards)
+
+    def abouts(name: str) -> Iterator[Any]:  # each read anew, as together they may not fit in memory
+        return (json.loads(one.tobytes())[name] for one in told)
+
+    rejects = rejects + [reject for some in abouts("rejects") for reject in some]
+    tunes = len(table["splits"])
     if not tunes:
-        reason = next((reason for _, reason in rejects if reason != "not music"), "its files are empty")
-        raise SeqvaeError(f"no tune in {recipe['source']} can be used, for instance because: {reason}")
-    first = np.searchsorted(table["tunes"], np.arange(len(tunes)))  # window of each tune
-    of_tune = _assign(table["digests"][first], recipe)
+        raise SeqvaeError(_useless(recipe, rejects))
+    of_tune = _assign(table, recipe)
     split = of_tune[table["tunes"]]  # (windows,) index in SPLITS
     winner = _winners(table["digests"], split)
-    kept = winner == np.arange(len(winner))
+    equal = winner != np.arange(len(winner))  # to an earlier one
+    kept = ~equal | (recipe["given"] is not None)
 
     final = out / ".work" / "final"
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
     for index, name in enumerate(SPLITS):
         _write_split(f"{final / name}", shards, table, kept & (split == index))
-    counts = np.bincount(table["tunes"][kept], minlength=len(tunes))
-    rows = ((i, tune[0], SPLITS[of_tune[i]], counts[i]) for i, tune in enumerate(tunes))
-    _write_csv(final / "tunes.csv", [("tune", "name", "split", "windows"), *rows])
-    _write_csv(final / "rejects.csv", [("name", "reason"), *rejects])
+    counts = np.bincount(table["tunes"][kept], minlength=tunes)
+    names = (name for some in abouts("tunes") for name, _ in some)
+    rows = ((i, name, SPLITS[of_tune[i]], counts[i]) for i, name in enumerate(names))
+    _write_csv(final / "tunes.csv", ("tune", "name", "split", "windows"), rows)
+    _write_csv(final / "rejects.csv", ("name", "reason"), rejects)
 
     def by_split(chosen: np.ndarray) -> dict[str, int]:
         return dict(zip(SPLITS, np.bincount(split[chosen], minlength=len(SPLITS)).tolist(), strict=True))
 
     report = Report(
-        files=sum(len(shard.units) for shard in shards),
-        tunes=len(tunes),
+        files=files,
+        tunes=tunes,
         windows=len(split),
         kept=by_split(kept),
-        repeated=by_split(~kept & (split[winner] == split)),
+        repeated=by_split(equal & (split[winner] == split)),
         seen=by_split(split[winner] != split),
-        moved=sum(about["moved"] for about in abouts) / max(int((table["lengths"] - 1).sum()), 1),
-        metres=_ranked(sum((Counter(about["metres"]) for about in abouts), Counter())),
+        moved=sum(abouts("moved")) / max(int((table["lengths"] - 1).sum()), 1),
+        metres=_ranked(sum(map(Counter, abouts("metres")), Counter())),
         rejected=_ranked(Counter(_generic(reason) for _, reason in rejects)),
-        notices=_ranked(Counter(_generic(notice) for _, notices in tunes for notice in notices)),
+        notices=_ranked(Counter(_generic(text) for some in abouts("tunes") for _, of in some for text in of)),
+        kind=codec.kind,
+        given=recipe["given"] is not None,
+        vocabulary=codec.streams[0].size - 1 if codec.state else 0,
+        steps=float(table["lengths"][kept].mean()),
     )
     if not report.kept["train"]:
-        raise SeqvaeError(f"all {len(tunes)} tunes fell to valid and test: give more, or valid=0 and test=0")
-    _publish(out, final, recipe | {"report": asdict(report)})
+        raise SeqvaeError(f"all {tunes} tunes fell to valid and test: give more, or valid=0 and test=0")
+    if codec.state:
+        (final / "vocabulary").write_bytes(codec.state)
+    _publish(out, final, recipe | {"codec": codec.config(), "report": asdict(report)})
     return report
 
 
@@ -242,12 +303,20 @@ def _ranked(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _assign(digests: np.ndarray, recipe: dict[str, Any]) -> np.ndarray:
-    """(tunes,) index in SPLITS, from the digests (tunes, 16) of their first windows and the seed."""
-    salt = f"{recipe['seed']}/".encode()
-    draws = [blake2b(salt + key.tobytes(), digest_size=8).digest() for key in digests]
-    at = np.frombuffer(b"".join(draws), "<u8") / 2.0**64  # uniform in 0 .. 1
-    return np.select([at < recipe["valid"], at < recipe["valid"] + recipe["test"]], [1, 2], 0)
+def _assign(table: dict[str, np.ndarray], recipe: dict[str, Any]) -> np.ndarray:
+    """(tunes,) index in SPLITS: the file's, or drawn by the digest of the tune's first window."""
+    of_tune = table["splits"].astype(np.int64)
+    drawn = np.flatnonzero(of_tune < 0)
+    first = np.searchsorted(table["tunes"], drawn)
+    of_tune[drawn] = [_draw(key.tobytes(), recipe) for key in table["digests"][first]]
+    return of_tune
+
+
+def _draw(key: bytes, recipe: dict[str, Any]) -> int:
+    """The index in SPLITS of a tune with this key, from the seed: its first window's digest, or its text."""
+    drawn = blake2b(f"{recipe['seed']}/".encode() + key, digest_size=8).digest()
+    at = int.from_bytes(drawn, "little") / 2**64  # uniform in 0 .. 1
+    return 1 if at < recipe["valid"] else 2 if at < recipe["valid"] + recipe["test"] else 0
 
 
 def _keys(digests: np.ndarray) -> np.ndarray:
@@ -286,9 +355,9 @@ def _write_split(stem: str, shards: list[Shard], table: dict[str, np.ndarray], k
             at += len(steps)
 
 
-def _write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        csv.writer(file, lineterminator="\n").writerows(chain([header], rows))
 
 
 def _publish(out: Path, final: Path, about: dict[str, Any]) -> None:
@@ -341,7 +410,8 @@ class Corpus:
             return np.load(folder / f"{split}.{name}.npy", "r").view(np.ndarray)
 
         splits = {split: Split(*(array(split, name) for name in ARRAYS)) for split in SPLITS}
-        return cls(folder, build_codec(about["codec"]), about, splits)
+        state = (folder / "vocabulary").read_bytes() if "vocabulary" in about["bytes"] else b""
+        return cls(folder, build_codec(about["codec"], state), about, splits)
 
     @property
     def report(self) -> Report:

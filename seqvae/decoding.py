@@ -45,6 +45,25 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
+@dataclass(frozen=True)
+class Beam:
+    """Beam search for the likeliest sequence, for codecs of one stream.
+
+    Log likelihoods are compared after division by ((5 + T) / 6) ** penalty, T steps with END (Wu et al. 2016,
+    eq. 14). Raises ValueError outside the bounds.
+    """
+
+    width: int = 5  # 1 .. 64
+    penalty: float = 0.6  # 0: none
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.width <= 64 or not 0 <= self.penalty <= 10:
+            raise ValueError("a beam is 1 to 64 wide and its length penalty lies in 0 to 10")
+
+    def discount(self, steps: int) -> float:
+        return float(((5 + steps) / 6) ** self.penalty)
+
+
 def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> Tensor:
     """A symbol a row: logits (B, V) float32, overwritten; uniform (B,) in [0, 1) -> (B,) int64."""
     if how.temperature == 0:
@@ -90,8 +109,8 @@ class Stepper:
         self.recurrent = (lstm.get_parameter("weight_hh_l0").detach().float()[order] * twice).T
         heads = decoder.heads
         self.project = heads.project.weight.detach().float().T  # (H, K * width)
-        layers = [[weight.detach().float() for weight in layer.parameters()] for layer in heads.scores]
-        self.scores = [(weight.T, bias) for weight, bias in layers]
+        self.scores = [(w.detach().float().T, b.detach().float()) for w, b in heads.weights(decoder.steps)]
+        self.rectified = [stream.kind != "word" for stream in self.streams]
         before = torch.tensor([stream.size for stream in self.streams])
         self.places = before.cumsum(0) - before  # where each stream's rows begin in the tables of `earlier`
         self.earlier = [
@@ -131,11 +150,51 @@ class Stepper:
             if k:
                 rows = chosen[:, :k] + self.places[:k]
                 layer = layer.add_(embedding_bag(rows, self.earlier[k - 1], mode="sum"))
-            logits = torch.addmm(bias, layer.relu_(), weight)
+            logits = torch.addmm(bias, layer.relu_() if self.rectified[k] else layer, weight)
             if k == 0 and self.streams[0].kind == "increasing":
                 logits.masked_fill_(self.symbols <= last[:, None], -1e4)
             chosen[:, k] = choose(logits, uniforms[k], how)
         return chosen
+
+    @torch.inference_mode()
+    def search(self, z: Tensor, conditions: Tensor, how: Beam, most: int) -> list[np.ndarray]:
+        """The best sequence a row by beam search: z (R, Z), conditions (R, C) -> R arrays (<= most, 1).
+
+        A sequence that is not over after ``most`` steps counts as it stands.
+        """
+        rows, wide, end = len(z), how.width, self.streams[0].size - 1
+        first = torch.arange(rows)[:, None] * wide  # (R, 1) where each row's hypotheses begin
+        state = self.start(*(part.repeat_interleave(wide, 0) for part in (z, conditions)))
+        score = torch.full((rows, wide), -torch.inf)
+        score[:, 0] = 0  # all hypotheses are one at first
+        previous = torch.full((rows * wide, 1), self.streams[0].size + START)
+        written = torch.empty(rows, wide, 0, dtype=torch.int64)
+        best, ended = torch.full((rows,), -torch.inf), [np.zeros((0, 1), np.int64)] * rows
+        for t in range(1, most + 1):
+            (weight, bias), layer = self.scores[0], self.advance(state, previous)
+            logits = torch.addmm(bias, layer.relu_() if self.rectified[0] else layer, weight)
+            if self.streams[0].kind == "increasing":
+                logits.masked_fill_(self.symbols <= previous.where(previous <= end, -1), -1e4)
+            total = score[..., None] + logits.log_softmax(-1).view(rows, wide, -1)
+            # Twice as many as are kept: at most every other one is an END
+            value, place = total.flatten(1).topk(2 * wide)
+            source, symbol = place // (end + 1), place % (end + 1)
+            over = symbol[:, :wide] == end if t < most else torch.ones(rows, wide, dtype=torch.bool)
+            top, which = torch.where(over, value[:, :wide] / how.discount(t), -torch.inf).max(1)
+            for row in (top > best).nonzero()[:, 0].tolist():
+                at = which[row]
+                ended[row] = torch.cat((written[row, source[row, at]], symbol[row, at, None]))[:, None].numpy()
+            best = torch.maximum(best, top)
+            score, keep = value.masked_fill(symbol == end, -torch.inf).topk(wide)
+            source, symbol = source.gather(1, keep), symbol.gather(1, keep)
+            # No longer sequence can do better: its likelihood only falls, and no discount is greater
+            if bool((best >= score[:, 0] / how.discount(most)).all()):
+                break
+            written = torch.cat((written.gather(1, source[..., None].expand(-1, -1, t - 1)), symbol[..., None]), 2)
+            rows_of = (first + source).flatten()
+            state = tuple(part[rows_of] for part in state)  # type: ignore[assignment]
+            previous = symbol.view(-1, 1)
+        return ended
 
     @torch.inference_mode()
     def run(self, z: Tensor, conditions: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
@@ -169,7 +228,7 @@ def decode(
     stepper: Stepper,
     z: Tensor,
     conditions: Tensor,
-    how: Sampling,
+    how: Sampling | Beam,
     *,
     seed: int = 0,
     most_steps: int | None = None,
@@ -177,16 +236,24 @@ def decode(
     """Free-run every row: z (B, Z), conditions (B, C) -> B arrays (T, K) int64 up to and with END.
 
     A row without END stops at most_steps, else after as many as stream 0 has symbols: an increasing one ends.
+    Raises ValueError for a beam where a step has several streams.
     """
+    wide = how.width if isinstance(how, Beam) else 1
+    if isinstance(how, Beam) and len(stepper.streams) > 1:
+        raise ValueError("a beam is for codecs of one stream")
     end = stepper.streams[0].size - 1
     most_steps = most_steps or end + 1
     out: list[np.ndarray] = []
-    for first in range(0, len(z), MOST_ROWS):
-        part, told = z[first : first + MOST_ROWS], conditions[first : first + MOST_ROWS]
+    block = MOST_ROWS // wide // FEWEST_ROWS * FEWEST_ROWS
+    for first in range(0, len(z), block):
+        part, told = z[first : first + block], conditions[first : first + block]
         count = len(part)
         fill = -count % FEWEST_ROWS
         part = torch.cat((part.float(), part.new_zeros(fill, part.shape[1], dtype=torch.float32)))
         told = torch.cat((told, told[-1:].expand(fill, -1)))
+        if isinstance(how, Beam):
+            out += stepper.search(part, told, how, most_steps)[:count]
+            continue
         if how.temperature == 0:
             noise = torch.zeros(len(part), most_steps, len(stepper.streams))
         else:

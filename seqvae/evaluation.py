@@ -1,41 +1,36 @@
-"""What a model is worth on held-out windows: bounds, divergences, exact notes, and how its samples look.
+"""What a model is worth on held-out windows: bounds, divergences, reconstructions, and how its samples look.
 
-Likelihoods and divergences are in nats a window; shares lie in 0..1. Everything runs on the CPU, in float32.
+Conventions: a window is what a corpus holds, a piece of a melody or a text. Likelihoods and divergences are in
+nats a window; shares lie in 0..1. What a kind of thing is judged by, its `Judge` knows. Everything runs on the
+CPU, in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seqvae import files
-from seqvae.checkpoint import Saved, load_model
-from seqvae.codecs import Codec, Encoded
-from seqvae.corpus import Batch, Corpus
+from seqvae.checkpoint import Saved, load_model, store
+from seqvae.codecs import Codec
+from seqvae.corpus import Corpus, collate
 from seqvae.decoding import GREEDY, Sampling, Stepper, decode
 from seqvae.harvest import digest
 from seqvae.latent import Mixture, divergences, slerp
-from seqvae.metrics import music
+from seqvae.metrics import music, text
 from seqvae.model import SequenceVAE
 from seqvae.objective import Elbo, Posterior
-from seqvae.song import Phrase, SeqvaeError, Song, assemble
+from seqvae.song import Phrase, SeqvaeError, assemble
 
 BATCH = 256
-
-
-def collate(windows: Sequence[Encoded]) -> Batch:
-    """Windows of any lengths as one zero-padded batch."""
-    lengths = np.array([len(window.steps) for window in windows])
-    steps = np.zeros((len(windows), lengths.max(), windows[0].steps.shape[1]), np.int64)
-    for row, window in zip(steps, windows, strict=True):
-        row[: len(window.steps)] = window.steps
-    return Batch(steps, lengths, np.stack([window.condition for window in windows]).astype(np.int64))
+COUNTED = 10_000  # training texts that tell which words are common
 
 
 def pick(count: int, limit: int | None, seed: int = 0) -> np.ndarray:
@@ -82,19 +77,29 @@ def likelihoods(model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndar
     return nll
 
 
-def phrases_of(codec: Codec, rows: Sequence[np.ndarray], conditions: Tensor | np.ndarray) -> list[Phrase]:
-    return [codec.decode(steps, np.asarray(told)) for steps, told in zip(rows, conditions, strict=True)]
+def decoded(
+    stepper: Stepper, codec: Codec[Any], z: Tensor, told: Tensor, how: Sampling = GREEDY, seed: int = 0
+) -> list[Any]:
+    """N things of z (N, Z), each told its row (N, C)."""
+    rows = decode(stepper, z, told, how, seed=seed, most_steps=codec.longest)
+    return [codec.decode(steps, condition) for steps, condition in zip(rows, told.numpy(), strict=True)]
 
 
-def reconstruction(
-    model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray, posterior: Posterior
-) -> dict[str, float]:
-    """Greedy decoding from the posterior mean: micro F1 of onsets and pitches, share of exact windows."""
-    windows = [corpus.window(split, int(i)) for i in indices]
-    conditions = conditions_of(corpus, split, indices)
-    rows = decode(Stepper(model), posterior.mean, conditions, GREEDY)
-    estimates = phrases_of(corpus.codec, rows, conditions)
-    pairs = list(zip((corpus.codec.decode(*window) for window in windows), estimates, strict=True))
+def held(corpus: Corpus, split: str, indices: np.ndarray) -> list[Any]:
+    """The chosen windows as things."""
+    return [corpus.codec.decode(*corpus.window(split, int(i))) for i in indices]
+
+
+class Judge(NamedTuple):
+    """What a kind of thing is judged by, and how it is written down."""
+
+    compare: Callable[[Corpus, list[tuple[Any, Any]]], dict[str, float]]  # originals with their estimates
+    summary: Callable[[Sequence[Any]], dict[str, float]]  # of samples
+    write: Callable[[str, Sequence[Sequence[Any]], Path], None]  # groups of things under a name in a folder
+
+
+def compare_melodies(corpus: Corpus, pairs: list[tuple[Phrase, Phrase]]) -> dict[str, float]:
+    """Micro F1 of onsets and pitches, and of onsets alone; the share of exact windows."""
     return {
         "onset_pitch_f1": music.micro(music.onset_pitch_overlap(*pair) for pair in pairs).f1,
         "onset_f1": music.micro(music.onset_overlap(*pair) for pair in pairs).f1,
@@ -102,12 +107,51 @@ def reconstruction(
     }
 
 
+def compare_texts(corpus: Corpus, pairs: list[tuple[str, str]]) -> dict[str, float]:
+    """BLEU, exact texts and the recall of words that are not among the commonest of the training texts."""
+    return text.compared(pairs, common_words(corpus))
+
+
+def common_words(corpus: Corpus) -> frozenset[str]:
+    """The commonest words of the training texts, or of so many of them."""
+    return text.common_words(held(corpus, "train", chosen(corpus, "train", COUNTED)))
+
+
+def write_melodies(name: str, groups: Sequence[Sequence[Phrase]], folder: Path) -> None:
+    """Each group end to end in a MIDI file of its own. Raises `SeqvaeError` where that cannot be."""
+    make(folder)
+    for i, phrases in enumerate(groups, 1):
+        files.write(assemble(phrases), folder / (f"{name}-{i}.mid" if len(groups) > 1 else f"{name}.mid"))
+
+
+def write_texts(name: str, groups: Sequence[Sequence[str]], folder: Path) -> None:
+    """All in one file, a text a line, with blank lines between groups of several."""
+    apart = "\n\n" if any(len(group) > 1 for group in groups) else "\n"
+    store(folder / f"{name}.txt", (apart.join("\n".join(group) for group in groups) + "\n").encode())
+
+
+JUDGES = {
+    "melody": Judge(compare_melodies, music.summary, write_melodies),
+    "text": Judge(compare_texts, text.summary, write_texts),
+}
+
+
+def reconstruction(
+    model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray, posterior: Posterior
+) -> dict[str, float]:
+    """Greedy decoding from the posterior mean, compared with what was encoded."""
+    told = conditions_of(corpus, split, indices)
+    estimates = decoded(Stepper(model), corpus.codec, posterior.mean, told)
+    pairs = list(zip(held(corpus, split, indices), estimates, strict=True))
+    return JUDGES[corpus.codec.kind].compare(corpus, pairs)
+
+
 def sample_windows(
     model: SequenceVAE, corpus: Corpus, mixture: Mixture | None, count: int, seed: int, how: Sampling
-) -> tuple[list[np.ndarray], Tensor]:
-    """Steps of ``count`` windows from the prior, and their conditions, drawn as training windows have them.
+) -> tuple[list[Any], Tensor]:
+    """``count`` windows from the prior, as things, and their conditions.
 
-    The prior is N(0, I) without a mixture.
+    Conditions are drawn as training windows have them. The prior is N(0, I) without a mixture.
     """
     generator = torch.Generator().manual_seed(seed)
     picks = torch.randint(len(corpus.split("train")), (count,), generator=generator).numpy()
@@ -115,13 +159,13 @@ def sample_windows(
     uniform = torch.rand(count, generator=generator)
     noise = torch.randn(count, model.size.latent, generator=generator)
     z = noise if mixture is None else mixture.sample(uniform, noise, told)
-    return decode(Stepper(model), z, told, how, seed=seed), told
+    return decoded(Stepper(model), corpus.codec, z, told, how, seed), told
 
 
-def novelty(corpus: Corpus, rows: Sequence[np.ndarray], conditions: Tensor) -> dict[str, float]:
-    """Shares of samples that equal, in any transposition, a window of train, one of test, or neither."""
+def novelty(corpus: Corpus, things: Sequence[Any]) -> dict[str, float]:
+    """Shares of samples that equal a window of train, one of test, or neither; melodies in any transposition."""
     codec = corpus.codec  # samples are spelt anew: rows may hold what decoding leaves out
-    keys = [digest(codec, codec.encode(phrase)) for phrase in phrases_of(codec, rows, conditions)]
+    keys = [digest(codec, codec.encode(thing)) for thing in things]
     train, test = corpus.contains("train", keys), corpus.contains("test", keys)
     shares = {"in_train": train, "in_test": test, "new": ~train & ~test}
     return {name: float(found.mean()) for name, found in shares.items()}
@@ -130,40 +174,33 @@ def novelty(corpus: Corpus, rows: Sequence[np.ndarray], conditions: Tensor) -> d
 def write_paths(
     model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray, means: Tensor, folder: Path
 ) -> None:
-    """As MIDI each chosen window before its reconstruction, and an interpolation from the first to the last.
+    """Each chosen window before its reconstruction, and an interpolation from the first to the last.
 
     means (N, Z) are the windows' posterior means. Raises `SeqvaeError` where the folder cannot be written.
     """
-    codec, stepper = corpus.codec, Stepper(model)
-    windows = [corpus.window(split, int(i)) for i in indices]
+    codec, stepper, judge = corpus.codec, Stepper(model), JUDGES[corpus.codec.kind]
     told = conditions_of(corpus, split, indices)
-    rebuilt = phrases_of(codec, decode(stepper, means, told, GREEDY), told)
-    for i, (window, phrase) in enumerate(zip(windows, rebuilt, strict=True), 1):
-        save(assemble([codec.decode(*window), phrase]), folder / f"original-then-reconstruction-{i}.mid")
+    rebuilt = decoded(stepper, codec, means, told)
+    pairs = list(zip(held(corpus, split, indices), rebuilt, strict=True))
+    judge.write("original-then-reconstruction", pairs, folder)
     path = torch.stack([slerp(means[0], means[-1], t / 6) for t in range(7)])
-    metre = told[:1].expand(7, -1)
-    save(
-        assemble(phrases_of(codec, decode(stepper, path, metre, GREEDY), metre)), folder / "interpolation.mid"
-    )
+    judge.write("interpolation", [decoded(stepper, codec, path, told[:1].expand(7, -1))], folder)
 
 
 def write_samples(
     model: SequenceVAE, corpus: Corpus, mixture: Mixture | None, folder: Path, seed: int, count: int = 128
 ) -> dict[str, float]:
-    """Samples at temperature 1, the first 8 as MIDI; the `novelty` of all."""
-    rows, conditions = sample_windows(model, corpus, mixture, count, seed, Sampling())
-    for i, phrase in enumerate(phrases_of(corpus.codec, rows[:8], conditions[:8]), 1):
-        save(assemble([phrase]), folder / f"sample-{i}.mid")
-    return novelty(corpus, rows, conditions)
+    """Samples at temperature 1, the first 8 written down; the `novelty` of all."""
+    things, _ = sample_windows(model, corpus, mixture, count, seed, Sampling())
+    JUDGES[corpus.codec.kind].write("sample", [[thing] for thing in things[:8]], folder)
+    return novelty(corpus, things)
 
 
-def save(song: Song, path: Path) -> None:
-    """`files.write` into a folder that may have to be made."""
+def make(folder: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
-        raise SeqvaeError(f"{path.parent} cannot be made: {fault.strerror}") from None
-    files.write(song, path)
+        raise SeqvaeError(f"{folder} cannot be made: {fault.strerror}") from None
 
 
 @torch.inference_mode()
@@ -178,7 +215,8 @@ def bounds(
 ) -> dict[str, float]:
     """nll at one posterior sample, KL, MI, KL - MI, active units, and the nll with another window's z.
 
-    With an objective also its loss at the full weight, whatever the schedule.
+    Of text also the perplexity that nll + KL bounds, END counted as a word. With an objective also its loss at
+    the full weight, whatever the schedule.
     """
     noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
     z = posterior.sample(noise)
@@ -193,6 +231,9 @@ def bounds(
         "active_units": found.active,
         "nll_of_another_z": likelihoods(model, corpus, split, indices, another).mean().item(),
     }
+    if corpus.codec.kind == "text":
+        symbols = np.diff(corpus.split(split).offsets)[indices].mean()
+        figures["perplexity"] = math.exp((figures["nll"] + figures["kl"]) / symbols)
     if objective is not None:
         figures["loss"] = replace(objective, anneal="constant")(nll, posterior, 0).loss.item()
     return figures
@@ -220,14 +261,14 @@ def assess(
     figures: dict[str, Any] = {"split": split, "windows": len(indices), "seed": seed}
     figures |= bounds(model, corpus, split, indices, posterior, seed)
     figures |= reconstruction(model, corpus, split, indices, posterior)
-    figures["corpus"] = music.summary([corpus.codec.decode(*corpus.window(split, int(i))) for i in indices])
+    summary = JUDGES[corpus.codec.kind].summary
+    figures["corpus"] = summary(held(corpus, split, indices))
     priors: dict[str, Mixture | None] = {"standard": None}
     if saved.mixture is not None:
         priors = {"fitted": saved.mixture, **priors}
     for name, mixture in priors.items():
-        rows, conditions = sample_windows(model, corpus, mixture, samples, seed, Sampling())
-        summary = music.summary(phrases_of(corpus.codec, rows, conditions))
-        figures[f"samples_{name}"] = summary | novelty(corpus, rows, conditions)
+        things, _ = sample_windows(model, corpus, mixture, samples, seed, Sampling())
+        figures[f"samples_{name}"] = summary(things) | novelty(corpus, things)
     return figures
 
 

@@ -11,7 +11,6 @@ import importlib.util
 import io
 import os
 import re
-import secrets
 import subprocess
 import tempfile
 from bisect import bisect_left
@@ -25,6 +24,7 @@ import numpy as np
 import symusic
 
 from seqvae import tunes
+from seqvae.disk import write_atomic
 from seqvae.song import SLACK, Key, Metre, Note, Part, SeqvaeError, Song
 
 if TYPE_CHECKING:
@@ -114,13 +114,9 @@ def write(song: Song, path: str | os.PathLike[str]) -> None:
         data = _scores().musicxml(song)
     else:
         raise SeqvaeError(f"{path}: songs are written as .mid or .musicxml, so name the file that way")
-    held = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        held.write_bytes(data)
-        os.replace(held, path)
+        write_atomic(path, data)
     except OSError as fault:
-        with contextlib.suppress(OSError):
-            held.unlink()
         raise SeqvaeError(
             f"{path}: it cannot be written there ({fault.strerror}), so name another folder"
         ) from None

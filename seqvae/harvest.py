@@ -6,6 +6,7 @@ need never be read again. A file that kills its reader costs only itself, and no
 exception here.
 """
 
+import io
 import json
 import multiprocessing
 import os
@@ -24,25 +25,14 @@ import numpy as np
 
 from seqvae import __version__, files
 from seqvae.codecs import Codec, Encoded, build_codec
+from seqvae.disk import write_atomic
 from seqvae.song import SeqvaeError
+from seqvae.sources import PACKED, Unit, unpack
 
 SHARD = 16  # files: what a kill can cost, and what is read again one by one when a worker dies
 PATIENCE = 300  # seconds for one tune, after which its reader is given up
 DIGEST = 16  # bytes
-
-
-class Unit(NamedTuple):
-    """A file to be read."""
-
-    name: str  # path below the source, with slashes
-    path: str
-    size: int  # bytes
-    time: int  # ns, of the last change
-
-    @classmethod
-    def of(cls, path: str, source: str) -> "Unit":
-        known = os.stat(path) if os.path.exists(path) else os.lstat(path)  # a link to nothing
-        return cls(Path(path).relative_to(source).as_posix(), path, known.st_size, known.st_mtime_ns)
+CUT = "it is longer than the codec spells, and was cut"
 
 
 class Job(NamedTuple):
@@ -50,6 +40,7 @@ class Job(NamedTuple):
 
     folder: Path  # for results
     config: dict[str, int | str]  # codec.config()
+    state: bytes  # codec.state
     seconds: int  # of patience for a tune; 0: endless
 
 
@@ -71,15 +62,15 @@ def digest(codec: Codec, window: Encoded) -> bytes:
 def load(path: Path) -> dict[str, Any] | None:
     """A shard's result without its steps; None when it is missing or damaged.
 
-    Arrays over windows: lengths, conditions, tunes (index in the shard), bars, digests (n, 16) uint8; and
-    "about": {tunes: [[name, notices]], rejects: [[name, reason]], metres: {metre: windows}, moved: onsets
-    moved by snapping}.
+    Arrays over windows: lengths, conditions, tunes (index in the shard), bars, digests (n, 16) uint8; over
+    tunes: splits, those of their units; and "about", as bytes of JSON: {tunes: [[name, notices]], rejects:
+    [[name, reason]], metres: {metre: windows}, moved: steps moved by snapping}.
     """
     try:
         with np.load(path) as stored:
             found: dict[str, Any] = dict(stored.items())  # all of them, as reading checks
         del found["steps"]
-        found["about"] = json.loads(found["about"].tobytes())
+        json.loads(found["about"].tobytes())
         return found
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
@@ -143,7 +134,7 @@ def _read_singly(singles: list[Shard], job: Job) -> None:
     while todo:
         for culprit in _pool(todo, job, 1, lambda single: None):
             reject = (culprit.units[0].name, f"its reader crashed or took more than {PATIENCE} seconds")
-            _save(culprit.path, build_codec(job.config), [], {"rejects": [reject]})
+            _save(culprit.path, build_codec(job.config, job.state), [], [], {"rejects": [reject]})
 
 
 def _start() -> None:
@@ -161,12 +152,14 @@ def _follow() -> None:
 
 def _read(shard: Shard, job: Job) -> None:
     """Writes the shard's result."""
-    codec = build_codec(job.config)
+    codec = build_codec(job.config, job.state)
     moves: Callable[[Any], int] | None = getattr(codec, "moved", None)
+    cuts: Callable[[Any], bool] | None = getattr(codec, "cut", None)
     tunes: list[tuple[str, tuple[str, ...]]] = []
     rejects: list[tuple[str, str]] = []
     moved = 0
     metres: Counter[str] = Counter()
+    splits: list[int] = []
     found: list[tuple[int, int, Encoded]] = []  # tune, bar, window
     for unit in shard.units:
         for name, thing in _things(unit, job):
@@ -180,12 +173,14 @@ def _read(shard: Shard, job: Job) -> None:
             except Exception as fault:  # readers fail in every way there is, and must stop nothing
                 rejects.append((name, _reason(fault, name, unit.path)))
                 continue
-            tunes.append((name, getattr(thing, "notices", ())))
+            cut = (CUT,) if cuts and any(cuts(piece) for _, piece in pieces) else ()
+            tunes.append((name, (*getattr(thing, "notices", ()), *cut)))
+            splits.append(unit.split)
             found += windows
-            metres.update(str(getattr(piece, "metre", "none")) for _, piece in pieces)
+            metres.update(str(piece.metre) for _, piece in pieces if hasattr(piece, "metre"))
             moved += sum(moves(piece) for _, piece in pieces) if moves else 0
     about = {"tunes": tunes, "rejects": rejects, "metres": metres, "moved": moved}
-    _save(shard.path, codec, found, about)
+    _save(shard.path, codec, found, splits, about)
 
 
 def _things(unit: Unit, job: Job) -> Iterator[tuple[str, object]]:
@@ -194,7 +189,9 @@ def _things(unit: Unit, job: Job) -> Iterator[tuple[str, object]]:
     alarm = signal.alarm if job.seconds else int  # it ends this worker, as a crash does
     try:
         alarm(job.seconds)
-        for name, thing in files.read_all(Path(unit.path)):
+        things: Iterator[tuple[str, object]]
+        things = unpack(unit.path) if unit.path.endswith(PACKED) else files.read_all(Path(unit.path))
+        for name, thing in things:
             yield folder + name, thing
             alarm(job.seconds)
     except Exception as fault:
@@ -212,7 +209,9 @@ def _reason(fault: Exception, name: str, path: str) -> str:
     return next((text[len(head) + 2 :] for head in [path, *tails] if text.startswith(f"{head}: ")), text)
 
 
-def _save(path: Path, codec: Codec, found: list[tuple[int, int, Encoded]], about: dict[str, Any]) -> None:
+def _save(
+    path: Path, codec: Codec, found: list[tuple[int, int, Encoded]], splits: list[int], about: dict[str, Any]
+) -> None:
     about = {"tunes": [], "rejects": [], "metres": {}, "moved": 0} | about
     nothing = Encoded(np.zeros((0, len(codec.streams)), np.int16), np.zeros(len(codec.conditions), np.int16))
     keys = b"".join(digest(codec, window) for _, _, window in found)
@@ -223,9 +222,9 @@ def _save(path: Path, codec: Codec, found: list[tuple[int, int, Encoded]], about
         "conditions": np.stack([nothing.condition, *(window.condition for _, _, window in found)])[1:],
         "tunes": np.array([tune for tune, _, _ in found], np.int32),
         "bars": np.array([bar for _, bar, _ in found], np.int32),
+        "splits": np.array(splits, np.int8),
         "digests": np.frombuffer(keys, np.uint8).reshape(-1, DIGEST),
     }
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    with open(temporary, "wb") as file:
-        np.savez(file, **columns)  # type: ignore[arg-type]
-    os.replace(temporary, path)
+    held = io.BytesIO()
+    np.savez(held, **columns)  # type: ignore[arg-type]
+    write_atomic(path, held.getvalue())

@@ -65,28 +65,20 @@ def divergences(posterior: Posterior, noise: Tensor) -> Divergences:
     return Divergences(posterior.kl().sum(1).mean().item(), mi.item(), int(active))
 
 
-ANY = -1  # in place of a condition: whatever it is
-
-
 class Mixture(NamedTuple):
-    """Gaussians fitted to the aggregate posterior (Ghosh et al. 2020: ex-post estimation), by condition.
+    """Gaussians of equal weight, each for the rows told its conditions; all serve the rows that fit none."""
 
-    A component serves the rows of its own condition, or of any that no component is for.
-    """
-
-    weights: Tensor  # (C,)
     means: Tensor  # (C, Z)
-    factors: Tensor  # (C, Z, Z) lower Cholesky factors of the covariances
-    conditions: Tensor  # (C, n) what the decoder is told, or ANY throughout
+    scales: Tensor  # (C, Z) standard deviations
+    conditions: Tensor  # (C, n) what the decoder is told; n may be 0
 
     def sample(self, uniform: Tensor, noise: Tensor, conditions: Tensor) -> Tensor:
-        """uniform (N,) in [0, 1), noise (N, Z), conditions (N, n) -> z (N, Z)."""
+        """uniform (N,) in [0, 1), noise (N, Z), conditions (N, n) -> z (N, Z), each row by its own alone."""
         fits = (conditions[:, None] == self.conditions).all(-1)  # (N, C)
-        fits = torch.where(fits.any(1, keepdim=True), fits, (self.conditions == ANY).all(-1))
-        edges = (fits * self.weights.double()).cumsum(1)
-        at = (uniform.double() * edges[:, -1])[:, None]
-        which = torch.searchsorted(edges, at, right=True)[:, 0].clamp(max=len(self.weights) - 1)
-        return self.means[which] + torch.einsum("nij,nj->ni", self.factors[which], noise)
+        counts = (fits | ~fits.any(1, keepdim=True)).cumsum(1)  # up to each component, of those that serve
+        rank = (uniform * counts[:, -1]).long()  # among these, from 0
+        which = torch.searchsorted(counts, rank[:, None], right=True)[:, 0]
+        return self.means[which] + self.scales[which] * noise
 
 
 class Succession(NamedTuple):

@@ -19,14 +19,17 @@ from seqvae.objective import Posterior
 
 @dataclass(frozen=True)
 class Size:
-    """The network's widths."""
+    """The network's widths, and how its encoder sums up."""
 
     embedding: tuple[int, ...] = (96, 96, 48, 8)  # one a stream
     condition: int = 32
     encoder: int = 320
     decoder: int = 512
     head: int = 192
-    latent: int = 128
+    latent: int = 128  # 0: no encoder, a language model
+    pooling: str = "last+mean"  # of the encoder's states over time
+    gamma: float = 0.0  # scale of a BatchNorm on the posterior's mean (BN-VAE); 0: none
+    spread: float = 0.0  # least deviation over the data of the means that are decoded (Scale-VAE); 0: any
 
 
 class SequenceVAE(nn.Module):
@@ -36,17 +39,24 @@ class SequenceVAE(nn.Module):
         super().__init__()
         self.streams, self.size = streams, size
         self.conditions = Conditions(conditions, size.condition)
-        self.encoder = Encoder(Steps(streams, size.embedding), size.condition, size.encoder, size.latent)
-        self.decoder = Decoder(
-            Steps(streams, size.embedding), streams, size.condition, size.decoder, size.latent, size.head
-        )
+        told = self.conditions.width
+        if size.latent:
+            steps = Steps(streams, size.embedding)
+            kind = size.pooling, size.gamma, size.spread
+            self.encoder = Encoder(steps, told, size.encoder, size.latent, *kind)
+        steps = Steps(streams, size.embedding)
+        self.decoder = Decoder(steps, streams, told, size.decoder, size.latent, size.head)
 
     def forward(
         self, steps: Tensor, lengths: Tensor, conditions: Tensor, noise: Tensor, dropped: Tensor | None = None
     ) -> tuple[Tensor, Posterior]:
-        """One training pass: -log p(x|z) (B,) nats at z = mean + std * noise, noise (B, Z); the posterior."""
-        posterior = self.encode(steps, lengths, conditions)
-        return self.nll(posterior.sample(noise), steps, lengths, conditions, dropped), posterior
+        """One training pass: -log p(x|z) (B,) nats at z = mean + std * noise, noise (B, Z); the posterior.
+
+        With a spread the posterior is the one before scaling, whose KL Scale-VAE charges.
+        """
+        unscaled = self.infer(steps, lengths, conditions)
+        z = self.scaled(unscaled).sample(noise)
+        return self.nll(z, steps, lengths, conditions, dropped), unscaled
 
     def nll(
         self, z: Tensor, steps: Tensor, lengths: Tensor, conditions: Tensor, dropped: Tensor | None = None
@@ -55,6 +65,16 @@ class SequenceVAE(nn.Module):
         return sequence_nll(self.decode(z, steps, conditions, dropped), steps, lengths)
 
     def encode(self, steps: Tensor, lengths: Tensor, conditions: Tensor) -> Posterior:
+        """q(z|x), what z is drawn from: mean and logvar (B, Z)."""
+        return self.scaled(self.infer(steps, lengths, conditions))
+
+    def scaled(self, posterior: Posterior) -> Posterior:
+        return Posterior(self.encoder.scaled(posterior.mean), posterior.logvar) if self.size.spread else posterior
+
+    def infer(self, steps: Tensor, lengths: Tensor, conditions: Tensor) -> Posterior:
+        """q(z|x) before its mean is scaled."""
+        if not self.size.latent:
+            return Posterior(*torch.zeros(2, len(steps), 0, device=steps.device))
         return Posterior(*self.encoder(steps, lengths, self.conditions(conditions)))
 
     def decode(

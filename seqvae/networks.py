@@ -6,19 +6,23 @@ Tensors: B batch, T steps, K streams, C conditions, E embedding, H hidden, Z lat
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqvae.codecs.base import Stream
 
 START, DROPPED = 0, 1  # rows after a table's own symbols: before the first step; hidden by word dropout
+POOLINGS = ("last+mean", "last", "mean", "max")
 
 
 def table(stream: Stream, width: int) -> nn.Embedding:
     """(size + 2, width): symbols, START, DROPPED; ordered kinds begin as sines and cosines of their value."""
     rows = nn.Embedding(stream.size + 2, width)
-    nn.init.normal_(rows.weight, std=0.5)
+    nn.init.normal_(rows.weight, std=0.1 if stream.kind == "word" else 0.5)
     if stream.kind in ("increasing", "ordinal"):
         half = width // 2
         periods = torch.exp(torch.linspace(math.log(3), math.log(2 * stream.size), half))
@@ -29,12 +33,12 @@ def table(stream: Stream, width: int) -> nn.Embedding:
 
 
 class Conditions(nn.Module):
-    """A sum of tables, one a condition: (B, C) -> (B, width); zeros where a codec has no conditions."""
+    """A sum of tables, one a condition: (B, C) -> (B, width); the width is 0 where a codec has none."""
 
     def __init__(self, conditions: tuple[Stream, ...], width: int) -> None:
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(stream.size, width) for stream in conditions)
-        self.width = width
+        self.width = width if conditions else 0
 
     def forward(self, conditions: Tensor) -> Tensor:
         start = torch.zeros(len(conditions), self.width, device=conditions.device)
@@ -55,22 +59,47 @@ class Steps(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A bidirectional LSTM over the steps; its two last states and the mean over time make the posterior.
+    """A bidirectional LSTM over the steps, pooled over time, makes the posterior.
 
     The backward direction is an LSTM over each sequence reversed within its own length, so that padding is
-    never read.
+    never read. Pooling: the two last states ("last"), the mean or maximum of a layer over all states
+    ("mean", "max"; Long et al. 2019), or the last states beside the mean.
+
+    gamma > 0 is BN-VAE (Zhu et al. 2020): a BatchNorm over each dimension of the mean with its scale fixed
+    at gamma, so that the KL is at least gamma^2 / 2 nats a dimension on average. spread > 0 is Scale-VAE
+    (Song et al. 2024): before it is decoded, each dimension of the mean is multiplied, for all data alike, by
+    what brings its standard deviation over the data up to the spread (`scaled`).
     """
 
-    def __init__(self, steps: Steps, conditions: int, hidden: int, latent: int) -> None:
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self,
+        steps: Steps,
+        conditions: int,
+        hidden: int,
+        latent: int,
+        pooling: str = "last+mean",
+        gamma: float = 0.0,
+        spread: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.steps = steps
+        self.steps, self.pooling, self.gamma, self.spread = steps, pooling, gamma, spread
         self.forwards = nn.LSTM(steps.width + conditions, hidden, batch_first=True)
         self.backwards = nn.LSTM(steps.width + conditions, hidden, batch_first=True)
-        self.pool = nn.Linear(2 * hidden, hidden)
-        self.mean = nn.Linear(3 * hidden, latent)
-        self.logvar = nn.Linear(3 * hidden, latent)
+        if pooling != "last":
+            self.pool = nn.Linear(2 * hidden, hidden)
+        summary = {"last+mean": 3, "last": 2}.get(pooling, 1) * hidden
+        self.mean = nn.Linear(summary, latent)
+        self.logvar = nn.Linear(summary, latent)
         nn.init.normal_(self.logvar.weight, std=1e-3)
         nn.init.constant_(self.logvar.bias, -2.0)
+        if gamma or spread:  # statistics of the mean over the data
+            self.register_buffer("running_mean", torch.zeros(latent))
+            self.register_buffer("running_var", torch.ones(latent))
+        if gamma:
+            self.shift = nn.Parameter(torch.zeros(latent))
 
     def forward(self, steps: Tensor, lengths: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """steps (B, T, K), lengths (B,) >= 1, condition (B, width) -> mean, logvar (B, Z)."""
@@ -80,21 +109,46 @@ class Encoder(nn.Module):
         back = (lengths[:, None] - 1 - place).clamp(min=0)  # (B, T) each sequence reversed within its length
         ahead, _ = self.forwards(x)
         astern, _ = self.backwards(x.gather(1, back[..., None].expand(-1, -1, x.shape[2])))
+        summary = torch.cat(list(self.pooled(ahead, astern, back, lengths)), -1)
+        mean, logvar = self.mean(summary).float(), self.logvar(summary).float()
+        return (self.normed(mean) if self.gamma else mean), logvar
+
+    def pooled(self, ahead: Tensor, astern: Tensor, back: Tensor, lengths: Tensor) -> Iterator[Tensor]:
+        """Parts (B, H) of the summary of both directions' states (B, T, H), astern still reversed."""
         width = ahead.shape[2]
-        last = (lengths - 1)[:, None, None].expand(-1, 1, width)
-        ends = ahead.gather(1, last)[:, 0], astern.gather(1, last)[:, 0]  # (B, H) each
-        both = torch.cat((ahead, astern.gather(1, back[..., None].expand(-1, -1, width))), -1)  # (B, T, 2H)
-        real = (place < lengths[:, None])[..., None]
-        mean = torch.where(real, self.pool(both).relu(), 0.0).sum(1) / lengths[:, None]
-        summary = torch.cat((*ends, mean.to(ends[0].dtype)), -1)
-        return self.mean(summary).float(), self.logvar(summary).float()
+        if "last" in self.pooling:
+            last = (lengths - 1)[:, None, None].expand(-1, 1, width)
+            yield ahead.gather(1, last)[:, 0]
+            yield astern.gather(1, last)[:, 0]
+        if self.pooling != "last":
+            both = torch.cat((ahead, astern.gather(1, back[..., None].expand(-1, -1, width))), -1)
+            real = (torch.arange(ahead.shape[1], device=ahead.device) < lengths[:, None])[..., None]
+            layer = torch.where(real, self.pool(both).relu(), 0.0)  # (B, T, H), nowhere below 0
+            found = layer.amax(1) if self.pooling == "max" else layer.sum(1) / lengths[:, None]
+            yield found.to(ahead.dtype)
+
+    def normed(self, mean: Tensor) -> Tensor:
+        """gamma * BatchNorm(mean) + shift; a batch of one has no variance and is normed as in evaluation."""
+        batch = self.training and len(mean) > 1
+        return self.gamma * F.batch_norm(mean, self.running_mean, self.running_var, training=batch) + self.shift
+
+    def scaled(self, mean: Tensor) -> Tensor:
+        """The mean (B, Z) as it is decoded; nothing is ever scaled down."""
+        if not self.spread:
+            return mean
+        if self.training and len(mean) > 1 and not self.gamma:
+            with torch.no_grad():
+                self.running_var.lerp_(mean.var(0), 0.1)
+        std = self.gamma if self.gamma else self.running_var.sqrt()
+        return mean * (self.spread / torch.as_tensor(std).clamp(min=1e-6)).clamp(min=1)
 
 
 class Heads(nn.Module):
     """Scores for each stream of a step, each told z and the step's earlier streams (teacher forced).
 
     A stream's hidden layer sums products of the LSTM's state, of z and condition, and a learned row for each
-    earlier symbol of the step; so the pitch head can ask z what sounds at the onset just chosen.
+    earlier symbol of the step; so the pitch head can ask z what sounds at the onset just chosen. A stream of
+    words is scored by its own embedding (Press & Wolf 2017) without a rectifier before it.
     """
 
     def __init__(self, streams: tuple[Stream, ...], hidden: int, known: int, width: int) -> None:
@@ -106,45 +160,74 @@ class Heads(nn.Module):
         self.earlier = nn.ModuleList(
             nn.ModuleList(nn.Embedding(streams[j].size, width) for j in range(k)) for k in range(len(streams))
         )
-        self.scores = nn.ModuleList(nn.Linear(width, stream.size) for stream in streams)
+        self.scores = nn.ModuleList(
+            Tied(stream.size) if stream.kind == "word" else nn.Linear(width, stream.size)
+            for stream in streams
+        )
         for weight in self.earlier.parameters():
             nn.init.normal_(weight, std=0.5)
 
-    def forward(self, state: Tensor, known: Tensor, steps: Tensor, previous: Tensor) -> list[Tensor]:
+    def weights(self, steps: Steps) -> list[tuple[Tensor, Tensor]]:
+        """Of each stream's last layer the weight (V, width) and bias (V,); steps hold the tied tables."""
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for score, rows in zip(self.scores, steps.tables, strict=True):
+            owner, bias = rows if isinstance(score, Tied) else score, score.get_parameter("bias")
+            pairs.append((owner.get_parameter("weight")[: len(bias)], bias))
+        return pairs
+
+    def forward(
+        self, state: Tensor, known: Tensor, steps: Tensor, previous: Tensor, tables: Steps
+    ) -> list[Tensor]:
         """K logits (B, T, V) from state (B, T, H), known (B, Z + C) and the steps (B, T, K) to predict.
 
         previous (B, T) is stream 0 of the step before, -1 at the start.
         """
         hidden = (self.project(state) + self.known(known)[:, None]).split(self.width, -1)
         logits = []
-        for k, score in enumerate(self.scores):
+        for k, (weight, bias) in enumerate(self.weights(tables)):
             x = hidden[k]
             for j, rows in enumerate(self.earlier[k].children()):
                 x = x + rows(steps[..., j])
-            logits.append(score(torch.relu(x)))
+            x = x if self.streams[k].kind == "word" else torch.relu(x)
+            logits.append(F.linear(x, weight, bias))
         if self.streams[0].kind == "increasing":
             symbols = torch.arange(self.streams[0].size, device=state.device)
             logits[0] = logits[0].masked_fill(symbols <= previous[..., None], -1e4)
         return logits
 
 
+class Tied(nn.Module):
+    """A last layer whose weight is the embedding it scores; only the bias is its own."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(size))
+
+
 class Decoder(nn.Module):
-    """An autoregressive LSTM with z in its first state and at every step."""
+    """An autoregressive LSTM with z in its first state and at every step.
+
+    Dropout, 0 unless a training sets it, is on what the LSTM reads and on its states (Zaremba et al. 2014).
+    """
 
     def __init__(
         self, steps: Steps, streams: tuple[Stream, ...], conditions: int, hidden: int, latent: int, head: int
     ) -> None:
         super().__init__()
         self.steps = steps
-        self.first = nn.Linear(latent + conditions, 2 * hidden)
-        self.lstm = nn.LSTM(steps.width + latent + conditions, hidden, batch_first=True)
-        self.heads = Heads(streams, hidden, latent + conditions, head)
+        with warnings.catch_warnings():  # a language model without conditions has biases alone in `first`
+            warnings.filterwarnings("ignore", "Initializing zero-element")
+            self.first = nn.Linear(latent + conditions, 2 * hidden)
+            self.lstm = nn.LSTM(steps.width + latent + conditions, hidden, batch_first=True)
+            self.heads = Heads(streams, hidden, latent + conditions, head)
+        self.dropout = nn.Dropout(0.0)
 
     def forward(self, z: Tensor, condition: Tensor, inputs: Tensor, steps: Tensor) -> list[Tensor]:
         """K logits (B, T, V) of steps (B, T, K); inputs are these shifted right, with START and DROPPED."""
         known = torch.cat((z, condition), -1)  # (B, Z + C)
         h, c = self.first(known).tanh().chunk(2, -1)
-        x = torch.cat((self.steps(inputs), known[:, None].expand(-1, inputs.shape[1], -1)), -1)
+        read = self.dropout(self.steps(inputs))
+        x = torch.cat((read, known[:, None].expand(-1, inputs.shape[1], -1)), -1)
         state, _ = self.lstm(x, (h[None].contiguous(), c[None].contiguous()))
         before = torch.cat((steps.new_full((len(steps), 1), -1), steps[:, :-1, 0]), 1)
-        return self.heads(state, known, steps, before)
+        return self.heads(self.dropout(state), known, steps, before, self.steps)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 SCHEDULES = ("constant", "linear", "sigmoid", "cyclical")
+FREE = ("sequence", "batch", "dimension")
 
 
 class Posterior(NamedTuple):
@@ -59,7 +60,9 @@ def schedule(kind: str, step: int, warmup: int, cycle: int = 0) -> float:
 class Elbo:
     """nll + weight * KL, the negative ELBO at weight 1 (Kingma & Welling 2014; beta: Higgins et al. 2017).
 
-    free_bits: nats a sequence of KL that cost nothing (total; Kingma et al. 2016, as MusicVAE uses them).
+    free_bits: nats of KL that cost nothing, of every sequence on its own (as MusicVAE does), of the batch's
+    mean, or of the batch's mean in each dimension, which has an even share (Kingma et al. 2016, eq. 15; Li et
+    al. 2019): free_over is sequence, batch or dimension.
     capacity: with a value, the penalty is beta * |KL - capacity| nats, the capacity growing with the schedule
     (Burgess et al. 2018, eq. 8).
     """
@@ -69,15 +72,25 @@ class Elbo:
     warmup: int = 0  # steps
     cycle: int = 0  # steps
     free_bits: float = 0.0
+    free_over: str = "sequence"
     capacity: float | None = None
 
     def __call__(self, nll: Tensor, posterior: Posterior, step: int) -> Terms:
         """nll (B,) in nats a sequence -> scalar terms."""
         share = schedule(self.anneal, step, self.warmup, self.cycle)
-        kl = posterior.kl().sum(1)  # (B,)
+        each = posterior.kl()  # (B, Z)
+        kl = each.sum(1)
         if self.capacity is not None:
             weight, penalty = self.beta, (kl.mean() - share * self.capacity).abs()
         else:
-            weight, penalty = self.beta * share, (kl - self.free_bits).clamp(min=0).mean()
+            weight, penalty = self.beta * share, self.beyond(each)
         mean = nll.float().mean()
         return Terms(mean + weight * penalty, mean.detach(), kl.mean().detach(), weight)
+
+    def beyond(self, kl: Tensor) -> Tensor:
+        """The scalar share of KL (B, Z) that is not free."""
+        if self.free_over == "dimension":
+            return (kl.mean(0) - self.free_bits / max(kl.shape[1], 1)).clamp(min=0).sum()
+        if self.free_over == "batch":
+            return (kl.sum(1).mean() - self.free_bits).clamp(min=0)
+        return (kl.sum(1) - self.free_bits).clamp(min=0).mean()

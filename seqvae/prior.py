@@ -1,18 +1,17 @@
-"""The prior people sample from: a mixture fitted to the aggregate posterior where N(0, I) is far from it."""
+"""The prior people sample from where N(0, I) is far from the aggregate posterior: a mixture of exemplars."""
 
 from __future__ import annotations
 
-import warnings
-
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
+from torch.nn.functional import pad
 
-from seqvae.latent import ANY, Divergences, Mixture
+from seqvae.latent import Divergences, Mixture
+from seqvae.objective import Posterior
 
 HOLES = 5.0  # nats of KL(aggregate || N(0, I)) past which samples from N(0, I) are poor
-ENOUGH = 4  # points a dimension for a Gaussian of its own
+WIDTH = 0.3  # how far an exemplar is widened: 0 is the window's own posterior, 1 one Gaussian for all
+FEWEST = 64  # exemplars of a condition, if there are so many
 
 
 def needs_fit(found: Divergences) -> bool:
@@ -20,26 +19,37 @@ def needs_fit(found: Divergences) -> bool:
     return found.kl - found.mi > HOLES
 
 
-def fit_mixture(z: Tensor, conditions: Tensor, components: int = 2, seed: int = 0) -> Mixture:
-    """Gaussians fitted to posterior samples z (N, Z): for each common condition (N, n), and for all."""
-    kinds, which = conditions.unique(dim=0, return_inverse=True)
-    groups = [(torch.full_like(kinds[0], ANY), z)]
-    if len(kinds) > 1:
-        own = ((kind, z[which == i]) for i, kind in enumerate(kinds))
-        groups += [(kind, rows) for kind, rows in own if len(rows) >= ENOUGH * z.shape[1]]
-    fitted = [gaussians(rows, components, seed) for _, rows in groups]
-    told = [kind.expand(len(part[0]), -1) for (kind, _), part in zip(groups, fitted, strict=True)]
-    weights, means, factors = (torch.cat(parts) for parts in zip(*fitted, strict=True))
-    return Mixture(weights, means, factors, torch.cat(told).float())
+def fit_mixture(
+    posterior: Posterior, conditions: Tensor, components: int = 2048, width: float = WIDTH, seed: int = 0
+) -> Mixture:
+    """A kernel density estimate of the aggregate posterior: widened posteriors of some training windows.
+
+    posterior (N, Z) and conditions (N, n) are the windows'. Components are posteriors of inputs as in the
+    VampPrior (Tomczak & Welling 2018), of training examples as in the Exemplar VAE (Norouzi et al. 2020), and
+    chosen after training (Ghosh et al. 2020: ex-post estimation). With c and v the mean and variance of the
+    aggregate posterior of all N windows and w the width,
+
+        mean_i' = c + sqrt(1 - w^2) (mean_i - c),  var_i' = (1 - w^2) var_i + w^2 v,
+
+    so that the mixture of all of them has mean c and variance v too. A sample may come close to the window
+    whose posterior it was drawn from: the share of samples found in train belongs beside their other figures.
+    """
+    chosen = exemplars(conditions, components, seed)
+    mean, var = posterior.mean, posterior.logvar.exp()
+    centre, spread = mean.mean(0), mean.var(0, unbiased=False) + var.mean(0)  # law of total variance
+    means = centre + (1 - width**2) ** 0.5 * (mean[chosen] - centre)
+    scales = ((1 - width**2) * var[chosen] + width**2 * spread).sqrt()
+    return Mixture(means, scales, conditions[chosen].float())
 
 
-def gaussians(z: Tensor, components: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, means and Cholesky factors by expectation-maximisation, fewer components for few points."""
-    components = min(components, max(len(z) // (ENOUGH * z.shape[1]), 1))
-    with warnings.catch_warnings():  # 50 iterations are enough, converged or not
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = GaussianMixture(components, reg_covar=1e-4, max_iter=50, random_state=seed)
-        fitted.fit(z.double().numpy())
-    factors = torch.linalg.cholesky(torch.from_numpy(fitted.covariances_))
-    weights, means = torch.from_numpy(fitted.weights_), torch.from_numpy(fitted.means_)
-    return weights.float(), means.float(), factors.float()
+def exemplars(conditions: Tensor, count: int, seed: int) -> Tensor:
+    """Indices of `count` of the N windows, drawn by the seed: FEWEST of each condition, then any others.
+
+    All where there are fewer, and more than `count` where so many conditions take them; none twice.
+    """
+    order = torch.randperm(len(conditions), generator=torch.Generator().manual_seed(seed))
+    told = pad(conditions[order], (1, 0))  # a column more, as unique() needs one
+    kinds = told.unique(dim=0, return_inverse=True)[1]
+    first = torch.cat([order[kinds == kind][:FEWEST] for kind in kinds.unique()])
+    others = order[~torch.isin(order, first)]
+    return torch.cat([first, others[: max(count - len(first), 0)]])

@@ -8,12 +8,18 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from seqvae.model import Size
-from seqvae.objective import SCHEDULES, Elbo
+from seqvae.networks import POOLINGS
+from seqvae.objective import FREE, SCHEDULES, Elbo
 from seqvae.song import SeqvaeError
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 # Settings that may be 0:
-ZERO = {"word_dropout", "patience", "seed", "beta", "warmup", "cycle", "free_bits", "capacity"}
+ZERO = {
+    *("dropout", "word_dropout", "patience", "seed"),
+    *("beta", "warmup", "cycle", "free_bits", "capacity"),
+    *("latent", "gamma", "spread", "autoencoder", "aggressive"),
+}
+CHOICES = {"precision": tuple(PRECISIONS), "anneal": SCHEDULES, "free_over": FREE, "pooling": POOLINGS}
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,12 @@ class Recipe:
     learning_rate: float = 1e-3  # Adam's peak; falls to zero along a half cosine (Loshchilov & Hutter 2017)
     rise: int = 300  # steps up to the peak
     clip: float = 5.0  # norm of the gradient
+    dropout: float = 0.0  # of what the decoder's LSTM reads and of its states (Zaremba et al. 2014)
     word_dropout: float = 0.0  # share of the decoder's input steps that are hidden (Bowman et al. 2016)
+    # First steps without noise and KL, a plain autoencoder; then the decoder begins anew (Li et al. 2019)
+    autoencoder: int = 0
+    # Steps of the encoder alone before each step, at most, until MI stops rising (He et al. 2019)
+    aggressive: int = 0
     precision: str = "32"  # or bf16: products in bfloat16, weights, likelihoods and KL in float32
     evaluate_every: int = 1_000  # steps
     save_every: int = 200  # steps
@@ -96,10 +107,9 @@ def parse(name: str, text: str, now: object) -> Any:
 
 def check(recipe: Recipe) -> Recipe:
     """The recipe itself. Raises `SeqvaeError` for numbers no training can use."""
-    if recipe.precision not in PRECISIONS:
-        raise SeqvaeError(f"precision cannot be {recipe.precision!r}; known: {', '.join(PRECISIONS)}")
-    if recipe.objective.anneal not in SCHEDULES:
-        raise SeqvaeError(f"anneal cannot be {recipe.objective.anneal!r}; known: {', '.join(SCHEDULES)}")
+    for name, known in CHOICES.items():
+        if (value := settings_of(recipe)[name]) not in known:
+            raise SeqvaeError(f"{name} cannot be {value!r}; known: {', '.join(known)}")
     for name, value in settings_of(recipe).items():
         if isinstance(value, str) or value is None:
             continue
@@ -107,8 +117,8 @@ def check(recipe: Recipe) -> Recipe:
             if not (0 <= number < math.inf) or (number == 0 and name not in ZERO):
                 least = "at least" if name in ZERO else "greater than"
                 raise SeqvaeError(f"{name} must be {least} 0 and finite, not {number}")
-    if recipe.word_dropout > 1 or recipe.seed >= 2**32:
-        raise SeqvaeError("word_dropout is 1 at most, and a seed less than 2**32")
+    if recipe.word_dropout > 1 or recipe.dropout >= 1 or recipe.seed >= 2**32:
+        raise SeqvaeError("word_dropout is 1 at most, dropout less than 1, and a seed less than 2**32")
     if recipe.objective.anneal == "cyclical" and not recipe.objective.warmup <= recipe.objective.cycle > 0:
         raise SeqvaeError("anneal cyclical needs a cycle, of warmup steps or more")
     return recipe

@@ -6,7 +6,7 @@ picture is the same on every machine. A file appears whole or not at all; a plac
 SeqvaeError.
 """
 
-import os
+import io
 import wave
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -23,6 +23,7 @@ from PIL.Image import new as sheet
 from PIL.ImageDraw import Draw
 from PIL.ImageDraw import ImageDraw as Pen
 
+from seqvae.disk import write_atomic
 from seqvae.files import to_pretty_midi
 from seqvae.song import TICK, Metre, Part, SeqvaeError, Song, bars, seconds
 
@@ -330,15 +331,10 @@ def tone(phase: np.ndarray) -> np.ndarray:
 
 
 def save(path: str | Path, fill: Callable[[BinaryIO], None]) -> None:
-    """Fill a file beside its place, then put it there at once."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    """A file of what fill writes. Raises `SeqvaeError` where it cannot be written."""
+    held = io.BytesIO()
+    fill(held)
     try:
-        try:
-            with part.open("wb") as file:
-                fill(file)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_atomic(Path(path), held.getvalue())
     except OSError as fault:
         raise SeqvaeError(f"{path} cannot be written: {fault.strerror}") from fault

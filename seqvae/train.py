@@ -16,15 +16,15 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -37,13 +37,13 @@ from seqvae.checkpoint import (
     read_config,
     save_model,
     save_state,
-    write_atomic,
+    store,
 )
 from seqvae.corpus import Batch, Corpus
 from seqvae.latent import divergences, fit_succession
 from seqvae.model import SequenceVAE
 from seqvae.objective import Posterior, Terms
-from seqvae.prior import ENOUGH, HOLES, fit_mixture, needs_fit
+from seqvae.prior import HOLES, fit_mixture, needs_fit
 from seqvae.recipes import PRECISIONS, RECIPES, Recipe, check, override
 from seqvae.song import SeqvaeError
 
@@ -53,6 +53,7 @@ LOOKED_AT, DECODED = 2048, 256  # windows that an evaluation measures, and of th
 FITTED = 65_536  # windows and pairs of windows that the prior is fitted to, at most
 COLLAPSED = 0.5  # nats of mutual information below which z says nothing
 COLLAPSE = "the posterior has collapsed: z says nothing; lower beta or use free_bits"
+INNER = 1_000_000  # epochs and steps from which aggressive training draws
 DIVERGED = "the loss is no finite number by step {}; begin again with a lower learning_rate"
 LEFTOVERS = (  # of writes that a kill cut short
     *(".last.safetensors.*", ".metrics.csv.*", ".run.json.*"),
@@ -67,9 +68,13 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(step / recipe.steps, 1)))
 
 
-def noise_for(recipe: Recipe, step: int, rank: int, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Standard normal noise (B, Z) and the steps to hide (B, T), a function of (seed, step, rank)."""
-    generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) * 1009 + rank)
+def seed_for(recipe: Recipe, step: int, rank: int) -> int:
+    return (recipe.seed * 1_000_003 + step) * 1009 + rank
+
+
+def noise_for(recipe: Recipe, seed: int, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Standard normal noise (B, Z) and the steps to hide (B, T)."""
+    generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(batch.lengths), recipe.size.latent, generator=generator)
     if not recipe.word_dropout:
         return noise, None
@@ -103,6 +108,7 @@ class Run:
             raise SeqvaeError(f"batch_size {recipe.batch_size} does not divide among {self.world} processes")
         torch.manual_seed(recipe.seed)
         self.model: SequenceVAE = build_model(corpus.codec, recipe.size)
+        self.model.decoder.dropout.p = recipe.dropout
         self.start = self.begin_from(start) if start else ""
         fused = self.fabric.device.type == "cpu"  # a third of the time there, and the same state
         adam = torch.optim.Adam(
@@ -110,6 +116,7 @@ class Run:
         )
         self.network, self.optimizer = self.fabric.setup(self.model, adam)
         self.step, self.best, self.stale = 0, math.inf, 0
+        self.aggressive = recipe.aggressive > 0
         self.rows: list[dict[str, float]] = []
         self.norm, self.weight = torch.zeros(()), 0.0  # of the last gradient; of the KL
         self.split = "valid" if len(corpus.split("valid")) else "train"  # what evaluations look at
@@ -176,17 +183,18 @@ class Run:
             for path in [path for name in LEFTOVERS for path in self.out.glob(name)]:
                 path.unlink(missing_ok=True)
             if not (self.out / "run.json").exists():
-                write_atomic(self.out / "run.json", json.dumps(self.about(), indent=1).encode())
+                store(self.out / "run.json", json.dumps(self.about(), indent=1).encode())
         if resumed:
             place = load_state(self.state, self.model, self.optimizer)
             self.step, self.best, self.stale = place["step"], place["best"], place["stale"]
-            self.rows = place["rows"]
+            self.rows, self.aggressive = place["rows"], place["aggressive"]
         self.fabric.barrier()
 
     def save(self) -> None:
         self.require_numbers()
         if self.rank == 0:
             place = {"step": self.step, "best": self.best, "stale": self.stale, "rows": self.rows}
+            place["aggressive"] = self.aggressive
             save_state(self.state, self.model, self.optimizer, place)
 
     def write_rows(self) -> None:
@@ -194,7 +202,7 @@ class Run:
         writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_atomic(self.out / "metrics.csv", text.getvalue().encode())
+        store(self.out / "metrics.csv", text.getvalue().encode())
 
     # -- the loop
 
@@ -209,20 +217,62 @@ class Run:
             epoch, skip = epoch + 1, 0
 
     def update(self, batch: Batch) -> Terms:
-        """One step of the optimiser. Nothing here waits for the device."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step)
-        noise, dropped = noise_for(self.recipe, self.step, self.rank, batch)
-        given = [torch.from_numpy(part).to(self.fabric.device) for part in batch]
-        hidden = None if dropped is None else dropped.to(self.fabric.device)
-        nll, posterior = self.network(*given, noise.to(self.fabric.device), hidden)
-        terms = self.recipe.objective(nll, posterior, self.step)
-        self.optimizer.zero_grad()
-        self.fabric.backward(terms.loss)
-        self.norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        """One step of the optimiser. Nothing here waits for the device, but for aggressive training."""
+        recipe = self.recipe
+        if self.step == recipe.autoencoder > 0:
+            self.renew_decoder()
+        if self.aggressive and self.step >= recipe.autoencoder:
+            self.sharpen_encoder()
+        terms = self.backward(batch, seed_for(recipe, self.step, self.rank))
         self.optimizer.step()
         self.step, self.weight = self.step + 1, terms.weight
         return terms
+
+    def backward(self, batch: Batch, seed: int) -> Terms:
+        """Gradients of the objective at this step, clipped; noise and dropout are functions of the seed."""
+        recipe = self.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, self.step)
+        noise, dropped = noise_for(recipe, seed, batch)
+        torch.manual_seed(seed)  # of dropout
+        given = [torch.from_numpy(part).to(self.fabric.device) for part in batch]
+        hidden = None if dropped is None else dropped.to(self.fabric.device)
+        plain = self.step < recipe.autoencoder
+        objective = replace(recipe.objective, beta=0.0) if plain else recipe.objective
+        noise = torch.zeros_like(noise) if plain else noise
+        nll, posterior = self.network(*given, noise.to(self.fabric.device), hidden)
+        terms = objective(nll, posterior, max(self.step - recipe.autoencoder, 0))
+        self.optimizer.zero_grad()
+        self.fabric.backward(terms.loss)
+        self.norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        return terms
+
+    def renew_decoder(self) -> None:
+        """Begin the decoder anew, and what the optimiser remembers of it."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed_for(self.recipe, self.step, 0))
+            fresh = build_model(self.corpus.codec, self.recipe.size).decoder
+        self.model.decoder.load_state_dict(fresh.state_dict())
+        for parameter in self.model.decoder.parameters():
+            for moment in self.optimizer.state.get(parameter, {}).values():
+                moment.zero_()
+
+    def sharpen_encoder(self) -> None:
+        """Steps of the encoder alone, on other batches, while the loss of every ten of them falls."""
+        size, seed = self.recipe.batch_size // self.world, self.recipe.seed
+        others = self.corpus.batches(
+            "train", size, seed, INNER + self.step, rank=self.rank, world=self.world
+        )
+        before, total = math.inf, 0.0
+        for inner, batch in enumerate(islice(others, self.recipe.aggressive), 1):
+            terms = self.backward(batch, seed_for(self.recipe, INNER * inner + self.step, self.rank))
+            self.model.decoder.zero_grad()  # to None, and so it stays as it is
+            self.optimizer.step()
+            total += torch.as_tensor(self.fabric.all_reduce(terms.loss.detach(), reduce_op="mean")).item()
+            if inner % 10 == 0:
+                if total >= before:
+                    return
+                before, total = total, 0.0
 
     def require_numbers(self) -> None:
         """Raises `SeqvaeError` where the last gradient or a weight is no finite number.
@@ -278,22 +328,24 @@ class Run:
             self.model.eval()
             row = self.measure()
             self.model.train()
+            self.aggressive &= not self.rows or row["mi"] > self.rows[-1]["mi"]
             self.rows.append(row)
             self.write_rows()
             if row["loss"] < self.best:
                 self.best, self.stale = row["loss"], 0
-                metres = self.corpus.report.metres
-                about = {"recipe": asdict(self.recipe), "start": self.start, "metres": metres}
-                about[self.split] = row
+                about = {"recipe": asdict(self.recipe), "start": self.start, self.split: row}
+                if self.corpus.report.metres:
+                    about["metres"] = self.corpus.report.metres
                 save_model(self.out / "best", Saved(self.model, self.corpus.codec, about), half=True)
             else:
                 self.stale += 1
             self.draw("valid", row, events)
             # One window of N cannot say more than log N nats.
             silent = max(row["mi"], 0) < min(COLLAPSED, math.log(len(self.looked)) / 2)
-            collapsed = silent and self.step > max(self.recipe.objective.warmup, self.recipe.rise)
+            settled = self.step > self.recipe.autoencoder + max(self.recipe.objective.warmup, self.recipe.rise)
+            collapsed = silent and settled and self.recipe.size.latent > 0
             self.tell(self.step, self.recipe.steps, row, COLLAPSE if collapsed else "")
-        self.stale = int(self.fabric.broadcast(self.stale))
+        self.stale, self.aggressive = self.fabric.broadcast((self.stale, self.aggressive))
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
@@ -310,12 +362,10 @@ class Run:
         few = Posterior(posterior.mean[::apart], posterior.logvar[::apart])
         row |= evaluation.reconstruction(*given, self.looked[::apart], few)
         mixture = None
-        if row["kl_minus_mi"] > HOLES and len(posterior.mean) > ENOUGH * posterior.mean.shape[1]:
-            noise = torch.randn(
-                posterior.mean.shape, generator=torch.Generator().manual_seed(self.recipe.seed)
-            )
-            told = evaluation.conditions_of(self.corpus, self.split, self.looked)
-            mixture = fit_mixture(posterior.sample(noise), told, components=1)
+        if row["kl_minus_mi"] > HOLES:
+            known = evaluation.chosen(self.corpus, "train", LOOKED_AT)
+            told = evaluation.conditions_of(self.corpus, "train", known)
+            mixture = fit_mixture(evaluation.posteriors(model, self.corpus, "train", known), told)
         places = np.linspace(0, len(self.looked) - 1, min(len(self.looked), 8)).astype(int)
         folder = self.out / "samples" / f"step-{self.step:06d}"
         evaluation.write_paths(*given, self.looked[places], posterior.mean[places], folder)
@@ -331,7 +381,7 @@ class Run:
             save_model(best, saved, half=True)
             if saved.mixture is not None:
                 gap = saved.config["prior"]["kl_minus_mi"]
-                told = f"KL - MI is {gap:.1f} nats: samples come from a mixture fitted to the posteriors"
+                told = f"KL - MI is {gap:.1f} nats: samples come from the posteriors of training windows"
                 self.tell(self.step, self.recipe.steps, {}, told)
         self.fabric.barrier()
 
@@ -340,8 +390,8 @@ class Run:
 def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
     """Fit, in place, how windows follow each other and, where KL - MI passes 5 nats, the prior.
 
-    The first is a `Succession`, the second a `Mixture` fitted to the aggregate posterior. What decided it is
-    told in the config's "prior".
+    The first is a `Succession`, the second a `Mixture` of exemplars. What decided it is told in the config's
+    "prior".
     """
     pairs = corpus.successors("train")
     pairs = pairs[evaluation.pick(len(pairs), FITTED // 2, seed)]
@@ -354,9 +404,9 @@ def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
         saved.succession = fit_succession(z[before], z[after])
     few = torch.from_numpy(evaluation.pick(len(indices), 4096, seed))
     found = divergences(Posterior(posterior.mean[few], posterior.logvar[few]), noise[few])
-    if needs_fit(found) and len(z) > 1:
+    if needs_fit(found):
         told = evaluation.conditions_of(corpus, "train", indices)
-        saved.mixture = fit_mixture(z, told, seed=seed)
+        saved.mixture = fit_mixture(posterior, told, seed=seed)
     gap = {"windows": len(few), "kl": found.kl, "mi": found.mi, "kl_minus_mi": found.kl - found.mi}
     saved.config["prior"] = gap
 
@@ -383,12 +433,11 @@ def train(
             raise SeqvaeError(f"no recipe is called {recipe!r}; there are {', '.join(RECIPES)}")
         recipe = RECIPES[recipe]
     recipe = check(override(recipe, overrides or {}))
-    with threadpool_limits(recipe.threads):  # of numpy and scikit-learn, whose sums depend on it too
-        run = Run(Corpus.open(corpus_folder), recipe, Path(out), progress, Path(start) if start else None)
-        run.claim(resume)
-        if run.rank == 0 and run.split != "valid":
-            message = "the corpus has no validation windows, so the figures are of training windows"
-            run.tell(run.step, recipe.steps, {}, message)
-        run.loop()
-        run.finish()
+    run = Run(Corpus.open(corpus_folder), recipe, Path(out), progress, Path(start) if start else None)
+    run.claim(resume)
+    if run.rank == 0 and run.split != "valid":
+        message = "the corpus has no validation windows, so the figures are of training windows"
+        run.tell(run.step, recipe.steps, {}, message)
+    run.loop()
+    run.finish()
     return run.out / "best"

@@ -15,12 +15,13 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from seqvae import files, pipeline
-from seqvae.checkpoint import Saved, build_model, save_model
+from seqvae import engine, files
+from seqvae.checkpoint import Saved, build_model, load_model, save_model
 from seqvae.cli import main
 from seqvae.cli.console import Progress, table
 from seqvae.cli.melodies import gm_program
 from seqvae.codecs import NotesCodec
+from seqvae.latent import Mixture
 from seqvae.model import Size
 from seqvae.song import Metre, Note, Part, SeqvaeError, Song, melody
 
@@ -85,6 +86,15 @@ def test_generate(model: Path, tmp_path: Path) -> None:
     assert said.count("note: the model was trained on no music in 6/8") == 1
 
 
+def test_generate_says_where_its_melodies_come_from(model: Path, tmp_path: Path) -> None:
+    saved = load_model(model)
+    saved.mixture = Mixture(torch.zeros(1, 8), torch.ones(1, 8), torch.zeros(1, 2))
+    save_model(tmp_path / "fitted", saved)
+    for prior, source in (("fitted", "widened posteriors of training windows"), ("standard", "standard normal")):
+        said = done("generate", "-m", tmp_path / "fitted", "-n", 1, "--prior", prior, "-o", tmp_path / "out")
+        assert f"drawn from the {source}" in said
+
+
 def test_same_seed_same_bytes(model: Path, tmp_path: Path) -> None:
     for name, n, seed in (("a", 3, 5), ("b", 3, 5), ("c", 2, 5), ("d", 3, 6)):
         done("generate", "-m", model, "-n", n, "--seed", seed, "-o", tmp_path / name)
@@ -139,7 +149,7 @@ def test_vary(model: Path, songs: Path, tmp_path: Path) -> None:
 
 
 def test_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(engine, "PRETRAINED", tmp_path)
     assert "no model is embedded" in done("models")
     shutil.copytree(model, tmp_path / "noise")
     said = done("models")

@@ -18,7 +18,7 @@ import pytest
 from seqvae import corpus as module
 from seqvae import files, harvest
 from seqvae.codecs import Encoded, NotesCodec, Stream
-from seqvae.corpus import SPLITS, Corpus, Report, prepare
+from seqvae.corpus import SPLITS, Corpus, Report, collate, prepare
 from seqvae.song import Metre, Note, Part, SeqvaeError, Song, transpose
 
 TUNES = 60
@@ -437,6 +437,15 @@ def test_batches_hold_every_window_once(large: Corpus) -> None:
             np.testing.assert_array_equal(batch.steps[row, :length], window.steps)
             assert not batch.steps[row, length:].any()
             np.testing.assert_array_equal(batch.conditions[row], window.condition)
+
+
+def test_collate_pads_with_zeros() -> None:
+    windows = [Encoded(np.full((n, 4), n, np.int16), np.array([n, 0], np.int16)) for n in (2, 5, 1)]
+    steps, lengths, conditions = collate(windows)
+    assert steps.shape == (3, 5, 4) and steps.dtype == conditions.dtype == np.int64
+    np.testing.assert_array_equal(lengths, [2, 5, 1])
+    np.testing.assert_array_equal(steps[..., 0], [[2, 2, 0, 0, 0], [5] * 5, [1, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(conditions[:, 0], [2, 5, 1])
 
 
 def test_batches_are_full_and_mixed(large: Corpus) -> None:

@@ -1,5 +1,6 @@
 """Free running equals teacher forcing; a row's symbols depend on its own z, condition, seed and number."""
 
+import itertools
 import math
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from seqvae import decoding
-from seqvae.codecs import NotesCodec
-from seqvae.decoding import GREEDY, Sampling, Stepper, choose, decode, uniforms
+from seqvae.codecs import NotesCodec, Stream
+from seqvae.decoding import GREEDY, Beam, Sampling, Stepper, choose, decode, uniforms
 from seqvae.model import SequenceVAE, Size
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -279,3 +280,84 @@ def test_zero_top_k_and_full_top_p_cut_nothing() -> None:
 def test_strategies_out_of_bounds_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="temperature is 0 or in 0.01 .. 100, top-k at least 0, top-p in"):
         Sampling(**settings)
+
+
+# -------------------------------------------------------------------------------------- words and beams
+
+
+@pytest.fixture
+def words() -> SequenceVAE:
+    """Five words and END, a model with opinions."""
+    torch.manual_seed(0)
+    size = Size(embedding=(12,), encoder=8, decoder=16, head=12, latent=4)
+    model = SequenceVAE((Stream("symbol", "word", 6),), (), size).eval()
+    with torch.no_grad():
+        model.decoder.steps.tables[0].weight.mul_(25)
+        model.decoder.heads.known.weight.mul_(3)
+    return model
+
+
+def nothing(count: int) -> Tensor:
+    return torch.zeros(count, 0, dtype=torch.int64)
+
+
+def likelihood(model: SequenceVAE, z: Tensor, sequences: list[list[int]]) -> Tensor:
+    """log p (N,) of sequences of one length at one z (1, Z)."""
+    steps = torch.tensor(sequences)[..., None]
+    lengths = torch.full((len(steps),), steps.shape[1])
+    with torch.no_grad():
+        return -model.nll(z.expand(len(steps), -1), steps, lengths, nothing(len(steps)))
+
+
+def test_words_step_by_step_are_teacher_forcing(words: SequenceVAE) -> None:
+    z = noise(9, 4)
+    for row, steps in enumerate(decode(Stepper(words), z, nothing(9), Sampling(), seed=3, most_steps=12)):
+        with torch.no_grad():
+            logits = words.decode(z[row : row + 1], torch.from_numpy(steps)[None], nothing(1))[0][0]
+        drawn = uniforms([(3, row)], len(steps), 1)[0, :, 0]
+        assert choose(logits.clone(), drawn, Sampling()).tolist() == steps[:, 0].tolist()
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.6, 2.0])
+def test_a_beam_wide_enough_finds_the_best_of_all_sequences(words: SequenceVAE, penalty: float) -> None:
+    """Every sequence of up to 4 steps is tried; those of 4 may lack END."""
+    how, z, end = Beam(64, penalty), noise(10, 4), 5
+    found = decode(Stepper(words), z, nothing(10), how, most_steps=4)
+    for row, steps in enumerate(found):
+        best, which = -math.inf, [0]
+        for length in range(1, 5):
+            last = [[end]] if length < 4 else [[symbol] for symbol in range(6)]
+            heads = itertools.product(range(end), repeat=length - 1)
+            tried = [[*head, *tail] for head in heads for tail in last]
+            scores = likelihood(words, z[row : row + 1], tried) / how.discount(length)
+            if scores.max() > best:
+                best, which = scores.max().item(), tried[int(scores.argmax())]
+        assert steps[:, 0].tolist() == which
+
+
+def test_a_beam_of_one_without_penalty_is_greedy(words: SequenceVAE) -> None:
+    z = noise(20, 4)
+    greedy = decode(Stepper(words), z, nothing(20), GREEDY, most_steps=15)
+    assert same(greedy, decode(Stepper(words), z, nothing(20), Beam(1, 0.0), most_steps=15))
+
+
+def test_a_wider_beam_finds_likelier_sequences_and_rows_are_their_own(words: SequenceVAE) -> None:
+    z, stepper = noise(40, 4), Stepper(words)
+    found = {wide: decode(stepper, z, nothing(40), Beam(wide, 0.0), most_steps=10) for wide in (1, 2, 16)}
+    total = {
+        wide: sum(
+            likelihood(words, z[row : row + 1], [steps[:, 0].tolist()]).item() for row, steps in enumerate(rows)
+        )
+        for wide, rows in found.items()
+    }
+    assert total[1] <= total[2] <= total[16] and total[1] < total[16]
+    alone = decode(stepper, z[33:34], nothing(1), Beam(16, 0.0), most_steps=10)
+    assert same(alone, found[16][33:34])
+
+
+def test_beams_are_bounded_and_of_one_stream(model: SequenceVAE) -> None:
+    for bad in ({"width": 0}, {"width": 65}, {"penalty": -1.0}, {"penalty": math.inf}):
+        with pytest.raises(ValueError, match="beam"):
+            Beam(**bad)
+    with pytest.raises(ValueError, match="one stream"):
+        decode(Stepper(model), noise(1, 8), told(1), Beam(4))

@@ -14,7 +14,7 @@ from test_train import TINY, make_corpus
 from seqvae import evaluation, files
 from seqvae.checkpoint import Saved, load_model, save_model
 from seqvae.codecs import Encoded, NotesCodec
-from seqvae.corpus import Corpus, prepare
+from seqvae.corpus import Corpus, collate, prepare
 from seqvae.decoding import GREEDY, Sampling, Stepper
 from seqvae.latent import Mixture
 from seqvae.model import SequenceVAE
@@ -79,9 +79,7 @@ def test_a_limit_takes_a_part(corpus: Corpus, saved: Saved):
 
 def test_a_fitted_prior_is_sampled_too(corpus: Corpus, saved: Saved):
     posterior = evaluation.posteriors(saved.model, corpus, "train", np.arange(len(corpus.split("train"))))
-    both = Saved(
-        saved.model, saved.codec, {}, fit_mixture(posterior.mean, torch.zeros(len(posterior.mean), 2))
-    )
+    both = Saved(saved.model, saved.codec, {}, fit_mixture(posterior, torch.zeros(len(posterior.mean), 2)))
     figures = evaluation.assess(both, corpus, "test", limit=8, samples=20)
     assert [name for name in figures if name.startswith("samples")] == ["samples_fitted", "samples_standard"]
     assert figures["samples_fitted"] != figures["samples_standard"]
@@ -153,7 +151,7 @@ def test_windows_keep_their_order_in_buckets(corpus: Corpus, saved: Saved, monke
     posterior = evaluation.posteriors(saved.model, corpus, "train", indices)
     nll = evaluation.likelihoods(saved.model, corpus, "train", indices, posterior.mean)
     for row in range(0, 50, 7):
-        alone = evaluation.collate([corpus.window("train", int(indices[row]))])
+        alone = collate([corpus.window("train", int(indices[row]))])
         steps, lengths, conditions = (torch.from_numpy(part) for part in alone)
         with torch.inference_mode():
             single = saved.model.encode(steps, lengths, conditions)
@@ -161,15 +159,6 @@ def test_windows_keep_their_order_in_buckets(corpus: Corpus, saved: Saved, monke
         for a, b in ((posterior.mean[row], single.mean[0]), (posterior.logvar[row], single.logvar[0])):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(nll[row], own[0], atol=1e-3, rtol=1e-5)
-
-
-def test_collate_pads_with_zeros():
-    windows = [Encoded(np.full((n, 4), n, np.int16), np.array([n, 0], np.int16)) for n in (2, 5, 1)]
-    steps, lengths, conditions = evaluation.collate(windows)
-    assert steps.shape == (3, 5, 4) and steps.dtype == conditions.dtype == np.int64
-    np.testing.assert_array_equal(lengths, [2, 5, 1])
-    np.testing.assert_array_equal(steps[..., 0], [[2, 2, 0, 0, 0], [5] * 5, [1, 0, 0, 0, 0]])
-    np.testing.assert_array_equal(conditions[:, 0], [2, 5, 1])
 
 
 # ---------------------------------------------------------------- notes and samples
@@ -203,9 +192,7 @@ def test_novelty_tells_train_test_and_new_apart(corpus: Corpus):
     moved = train.steps + np.array([0, 2, 0, 0], np.int16) * (train.steps[:, :1] < 144)
     odd = Encoded(np.array([[1, 0, 0, 0], [144, 0, 0, 0]]), np.array([4, 2]))
     windows = [train, Encoded(moved, train.condition), test, odd]
-    conditions = torch.from_numpy(np.stack([window.condition for window in windows]).astype(np.int64))
-    steps = [window.steps.astype(np.int64) for window in windows]
-    found = evaluation.novelty(corpus, steps, conditions)
+    found = evaluation.novelty(corpus, [corpus.codec.decode(*window) for window in windows])
     assert found == {"in_train": 0.5, "in_test": 0.25, "new": 0.25}
 
 
@@ -217,7 +204,7 @@ def test_samples_come_from_their_prior(corpus: Corpus, saved: Saved, monkeypatch
         return [np.array([[144, 0, 0, 0]])] * len(z)
 
     monkeypatch.setattr(evaluation, "decode", decode)
-    far = Mixture(torch.ones(1), torch.full((1, 8), 9.0), torch.eye(8)[None] * 0.1, torch.full((1, 2), -1.0))
+    far = Mixture(torch.full((1, 8), 9.0), torch.full((1, 8), 0.1), torch.zeros(1, 2))
     for mixture, mean, std in ((None, 0.0, 1.0), (far, 9.0, 0.1)):
         _, told = evaluation.sample_windows(saved.model, corpus, mixture, 2000, 0, Sampling())
         # 16,000 draws: five standard errors are 0.04 of the deviation.

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from seqvae.latent import (
-    ANY,
     Mixture,
     Succession,
     aggregate_log_density,
@@ -129,37 +128,59 @@ def test_active_units_are_those_whose_mean_varies_by_a_hundredth() -> None:
 # -------------------------------------------------------------------------------- mixtures and chains
 
 
-def test_a_mixture_samples_its_components() -> None:
-    weights = torch.tensor([0.0, 2.0, 6.0, 0.0])  # not normalised: half precision may leave them so
-    means = torch.tensor([[900.0, 900.0], [-50.0, 0.0], [50.0, 1.0], [-900.0, -900.0]])
-    factors = torch.tensor(
-        [[[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [1.0, 0.5]], [[0.1, 0.0], [0.0, 3.0]], [[1.0, 0], [0, 1]]]
-    )
-    n = 40_000
-    uniform = torch.rand(n, generator=torch.Generator().manual_seed(1))
-    told = torch.zeros(n, 1)
-    z = Mixture(weights, means, factors, torch.zeros(len(weights), 1)).sample(uniform, noise(n, 2), told)
-    first = z[:, 0] < 0
-    # All bounds are 4 standard errors: odds of 6e-5 each, 5e-4 for the nine of them.
-    assert abs(first.double().mean() - 0.25) < 4 * (0.25 * 0.75 / n) ** 0.5
-    for rows, c in ((z[first], 1), (z[~first], 2)):
-        cov = factors[c] @ factors[c].T
-        assert ((rows.mean(0) - means[c]).abs() < 4 * (cov.diagonal() / len(rows)).sqrt()).all()
-        spread = (cov.diagonal()[:, None] * cov.diagonal() + cov**2) / len(
-            rows
-        )  # of an entry of the covariance
-        assert ((rows.T.cov() - cov).abs() < 4 * spread.sqrt()).all()
+def uniform(n: int, seed: int = 1) -> Tensor:
+    return torch.rand(n, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_ends_of_the_uniform_pick_components_that_weigh() -> None:
-    mixture = Mixture(
-        torch.tensor([0.0, 0.3, 0.3, 0.0]),
-        torch.arange(4.0)[:, None],
-        torch.zeros(4, 1, 1),
-        torch.full((4, 1), ANY),
-    )
-    uniform = torch.tensor([0.0, 0.499, 0.501, 1 - 2**-24])
-    assert mixture.sample(uniform, torch.zeros(4, 1), torch.zeros(4, 1))[:, 0].tolist() == [1, 1, 2, 2]
+@pytest.mark.parametrize("told", [torch.zeros(40_000, 1), torch.zeros(40_000, 0)])
+def test_a_mixture_samples_its_components_alike(told: Tensor) -> None:
+    """With a condition that all share, and without any."""
+    n, means = len(told), torch.tensor([[-90.0, 0.0], [0.0, 1.0], [90.0, -5.0]])
+    scales = torch.tensor([[2.0, 0.5], [0.1, 3.0], [1.0, 1.0]])
+    z = Mixture(means, scales, told[:3]).sample(uniform(n), noise(n, 2), told)
+    which = (z[:, :1] - means[:, 0]).abs().argmin(1)
+    # All bounds are 4 standard errors: odds of 6e-5 each, 1e-3 for the eighteen of them.
+    for c in range(3):
+        rows = z[which == c].double()
+        count = len(rows)
+        assert abs(count / n - 1 / 3) < 4 * (2 / 9 / n) ** 0.5
+        assert ((rows.mean(0) - means[c]).abs() < 4 * scales[c] / count**0.5).all()
+        assert ((rows.std(0) - scales[c]).abs() < 4 * scales[c] / (2 * count) ** 0.5).all()
+        assert abs(rows.T.corrcoef()[0, 1]) < 4 / count**0.5
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_uniform_picks_among_the_components_that_fit(kind: torch.dtype) -> None:
+    conditions = torch.tensor([[3, 4], [4, 4], [3, 4], [3, 8], [3, 4], [4, 4]])
+    mixture = Mixture(torch.arange(6.0)[:, None], torch.zeros(6, 1), conditions.float())
+    last = 1 - torch.finfo(kind).eps / 2  # the largest number below 1
+    cases = {
+        (3, 4): ([0.0, 0.33, 0.34, 0.66, 0.67, last], [0, 0, 2, 2, 4, 4]),
+        (4, 4): ([0.0, 0.499, 0.5, last], [1, 1, 5, 5]),
+        (3, 8): ([0.0, last], [3, 3]),
+        (8, 4): ([0.0, 0.16, 0.17, 0.5, 0.83, 0.84, last], [0, 0, 1, 3, 4, 5, 5]),  # none fits, so all may
+    }
+    for told, (at, expected) in cases.items():
+        given = torch.tensor(at, dtype=kind)
+        z = mixture.sample(given, torch.zeros(len(at), 1), torch.tensor([told]).expand(len(at), -1))
+        assert z[:, 0].tolist() == expected, told
+
+
+def test_the_largest_uniform_picks_the_last_component_of_any_number() -> None:
+    last = torch.tensor([1 - 2**-24])
+    for count in range(1, 3000, 7):
+        mixture = Mixture(torch.arange(float(count))[:, None], torch.zeros(count, 1), torch.zeros(count, 0))
+        assert mixture.sample(last, torch.zeros(1, 1), torch.zeros(1, 0)).item() == count - 1
+
+
+def test_a_row_of_a_mixture_depends_on_its_own_inputs_alone() -> None:
+    conditions = torch.arange(100)[:, None] % 7
+    mixture = Mixture(noise(100, 16), noise(100, 16, seed=1).exp(), conditions.float())
+    told = torch.arange(33)[:, None] % 9  # two of which no component has
+    given = uniform(33), noise(33, 16, seed=2), told
+    whole = mixture.sample(*given)
+    for row in range(33):
+        assert torch.equal(mixture.sample(*(part[row : row + 1] for part in given)), whole[row : row + 1])
 
 
 def test_a_planted_succession_is_found() -> None:

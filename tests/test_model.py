@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqvae.codecs import NotesCodec, Stream
 from seqvae.model import SequenceVAE, Size
-from seqvae.networks import Conditions, table
+from seqvae.networks import POOLINGS, Conditions, table
 from seqvae.objective import Elbo
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -181,6 +181,99 @@ def test_a_codec_without_conditions_or_with_one_stream_has_a_model() -> None:
     nll, _ = model(steps, torch.tensor([3, 2]), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 4))
     assert nll.tolist() == pytest.approx([3 * math.log(30), 2 * math.log(30)], rel=0.15)
     assert not Conditions((), 3)(torch.zeros(2, 0, dtype=torch.int64)).any()
+
+
+@pytest.fixture
+def words() -> SequenceVAE:
+    torch.manual_seed(0)
+    size = Size(embedding=(12,), encoder=10, decoder=14, head=12, latent=6)
+    return SequenceVAE((Stream("symbol", "word", 30),), (), size)
+
+
+def sentences(count: int, seed: int = 0) -> Batch:
+    """Symbols (count, 9, 1) of 29 words and END, zero-padded; lengths; no conditions."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, 10, (count,), generator=generator)
+    steps = torch.randint(29, (count, 9, 1), generator=generator)
+    place = torch.arange(9)
+    steps[place == lengths[:, None] - 1] = 29
+    steps[place >= lengths[:, None]] = 0
+    return steps, lengths, torch.zeros(count, 0, dtype=torch.int64)
+
+
+def test_words_are_scored_by_the_decoders_own_embedding(words: SequenceVAE) -> None:
+    steps, _, conditions = sentences(5)
+    z = noise(5, 6)
+    before = words.decode(z, steps, conditions)[0]
+    assert not any(name.startswith("decoder.heads.scores.0.weight") for name in words.state_dict())
+    with torch.no_grad():
+        words.decoder.steps.tables[0].weight[7] *= 2
+    unread = (steps[:, :-1, 0] != 7).cumprod(1).bool()  # where 7 was not read yet
+    after, moved = words.decode(z, steps, conditions)[0], torch.zeros(30, dtype=torch.bool)
+    moved[7] = True
+    assert torch.equal(after[:, 1:][unread][:, ~moved], before[:, 1:][unread][:, ~moved])
+    torch.testing.assert_close(after[:, 0, 7], 2 * before[:, 0, 7])  # its bias is 0
+
+
+def test_a_latent_of_none_is_a_language_model() -> None:
+    size = Size(embedding=(12,), encoder=10, decoder=14, head=12, latent=0)
+    torch.manual_seed(0)
+    model = SequenceVAE((Stream("symbol", "word", 30),), (), size)
+    assert not any(name.startswith("encoder") for name in model.state_dict())
+    steps, lengths, conditions = sentences(5)
+    nll, posterior = model(steps, lengths, conditions, torch.zeros(5, 0))
+    assert posterior.kl().shape == (5, 0) and posterior.kl().sum() == 0
+    assert torch.equal(nll, model.nll(torch.zeros(5, 0), steps, lengths, conditions))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("gamma", [0.0, 0.6])
+def test_every_pooling_sees_each_symbol_and_no_padding(pooling: str, gamma: float) -> None:
+    torch.manual_seed(0)
+    size = Size(embedding=(12,), encoder=40, decoder=14, head=12, latent=6, pooling=pooling, gamma=gamma)
+    model = SequenceVAE((Stream("symbol", "word", 30),), (), size).eval()
+    steps, lengths, conditions = sentences(12)
+    before = model.encode(steps, lengths, conditions)
+    padded = torch.cat((steps, torch.full((12, 3, 1), 5)), 1)
+    for one, other in zip(before, model.encode(padded, lengths, conditions), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    for row, length in enumerate(lengths.tolist()):
+        for at in range(length):
+            changed = steps[row : row + 1, :length].clone()
+            changed[0, at] = (changed[0, at] + 11) % 29
+            after = model.encode(changed, lengths[row : row + 1], conditions[:1])
+            assert not torch.allclose(after.mean[0], before.mean[row], atol=1e-6, rtol=0), (row, at)
+
+
+def test_a_batch_norm_holds_the_means_apart() -> None:
+    """BN-VAE: in training every dimension's means have variance gamma^2, so KL >= gamma^2 Z / 2 on average."""
+    torch.manual_seed(0)
+    size = Size(embedding=(12,), encoder=10, decoder=14, head=12, latent=6, gamma=0.7)
+    model = SequenceVAE((Stream("symbol", "word", 30),), (), size)
+    with torch.no_grad():
+        model.encoder.mean.weight.mul_(30)  # means far enough apart for the norm's epsilon not to matter
+    steps, lengths, conditions = sentences(64)
+    found = model.encode(steps, lengths, conditions)
+    torch.testing.assert_close(found.mean.var(0, unbiased=False), torch.full((6,), 0.49), atol=1e-2, rtol=0)
+    assert found.kl().sum(1).mean() >= 0.99 * 6 * 0.49 / 2
+    for _ in range(200):  # evaluation norms by what training saw, here one batch again and again
+        model.encode(steps, lengths, conditions)
+    still = model.eval().encode(steps, lengths, conditions)
+    torch.testing.assert_close(still.mean, found.mean, atol=0.03, rtol=0)  # its variance is the unbiased one
+    one = model.train().encode(steps[:1], lengths[:1], conditions[:1])
+    torch.testing.assert_close(one.mean, still.mean[:1], atol=1e-5, rtol=0)
+
+
+def test_dropout_is_of_the_decoder_in_training_alone(words: SequenceVAE) -> None:
+    steps, lengths, conditions = sentences(8)
+    z = noise(8, 6)
+    plain = words.decode(z, steps, conditions)[0]
+    words.decoder.dropout.p = 0.5
+    torch.manual_seed(1)
+    one, other = words.decode(z, steps, conditions)[0], words.decode(z, steps, conditions)[0]
+    torch.manual_seed(1)
+    assert torch.equal(one, words.decode(z, steps, conditions)[0]) and not torch.allclose(one, other)
+    assert torch.equal(plain, words.eval().decode(z, steps, conditions)[0])
 
 
 def test_neighbours_in_an_ordered_table_begin_alike() -> None:

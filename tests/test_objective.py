@@ -152,6 +152,19 @@ def test_free_bits_cost_nothing_in_each_sequence() -> None:
     assert terms(0, free_bits=9.0, beta=5.0) == [20, 20, 2.5, 5]
 
 
+@pytest.mark.parametrize(
+    ("over", "penalty"), [("sequence", (0.0 + 3.5) / 2), ("batch", 3.5 - 2), ("dimension", (2.5 - 1) + 0.0)]
+)
+def test_free_bits_are_of_a_sequence_a_batch_or_a_dimension(over: str, penalty: float) -> None:
+    """KL of two sequences (1.5, 5.5 nats; 3.5 in the mean) in two dimensions (2.5 and 1 in the mean); 2 nats
+    free: of dimensions one each."""
+    kl = torch.tensor([[0.5, 1.0], [4.5, 1.0]])
+    posterior = Posterior((2 * kl).sqrt(), torch.zeros(2, 2))
+    terms = Elbo(free_bits=2, free_over=over)(torch.zeros(2), posterior, 0)
+    assert terms.loss.item() == pytest.approx(penalty, rel=1e-6)
+    assert terms.kl.item() == pytest.approx(3.5, rel=1e-6)
+
+
 def test_capacity_is_a_target_that_grows() -> None:
     assert terms(0, capacity=4.0) == [21.5, 20, 2.5, 1]
     assert terms(0, capacity=1.0, beta=3.0) == [24.5, 20, 2.5, 3]

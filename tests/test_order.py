@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).parent.parent / "seqvae"
 
 # A module imports only what stands before it here; those of one package import each other without a cycle.
 ORDER = (
-    *("song", "tunes", "scores", "files", "codecs", "harvest", "attributes"),
-    *("likelihood", "objective", "latent", "networks", "model", "image", "decoding"),
-    *("recipes", "corpus", "checkpoint", "metrics", "prior", "evaluation", "render", "pipeline", "train"),
+    *("song", "disk", "tunes", "scores", "files", "texts", "codecs", "sources", "harvest", "attributes"),
+    *("likelihood", "objective", "latent", "networks", "model", "image", "decoding", "importance"),
+    *("recipes", "corpus", "checkpoint", "metrics", "prior", "evaluation", "render", "engine"),
+    *("melodies", "sentences", "pipeline", "train"),
     *("service", "cli", "__main__"),
 )
 MATHEMATICS = {
@@ -27,6 +28,7 @@ MATHEMATICS = {
     "model",
     "image",
     "decoding",
+    "importance",
 }  # knows no music
 TORCHLESS = {
     *ORDER[: ORDER.index("likelihood")],

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from seqvae import files
 from seqvae.cli import main
-from seqvae.pipeline import Pipeline, models
+from seqvae.engine import models
+from seqvae.pipeline import Pipeline
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)

@@ -55,7 +55,7 @@ def test_settings_are_flat_and_no_name_means_two_things() -> None:
 def test_every_setting_can_be_overridden_by_its_text() -> None:
     values: dict[type, object] = {int: 3, float: 0.5, tuple: (3, 4, 5, 6)}
     texts = {int: "3", float: "0.5", tuple: "3,4,5,6"}
-    words = {"precision": "bf16", "anneal": "sigmoid"}
+    words = {"precision": "bf16", "anneal": "sigmoid", "free_over": "batch", "pooling": "max"}
     for name, now in settings_of(Recipe()).items():
         kind = float if name == "capacity" else type(now)
         found = settings_of(override(Recipe(), {name: words.get(name) or texts[kind]}))
@@ -103,8 +103,11 @@ def test_unknown_settings_are_refused_with_those_there_are(name: str) -> None:
         ("embedding", "64,x,32,8"),
         ("embedding", "64,0,32,8"),
         ("embedding", ""),
-        ("latent", "0"),
         ("latent", "-8"),
+        ("gamma", "-1"),
+        ("pooling", "first"),
+        ("free_over", "token"),
+        ("dropout", "1"),
         ("beta", "-0.1"),
         ("beta", "nan"),
         ("warmup", "-5"),

@@ -35,8 +35,10 @@ from seqvae.checkpoint import Saved, build_model, load_model, load_state, save_s
 from seqvae.codecs import NotesCodec
 from seqvae.corpus import Batch, Corpus, prepare
 from seqvae.harvest import digest
+from seqvae.latent import Mixture
 from seqvae.model import Size
 from seqvae.objective import Elbo, Posterior
+from seqvae.prior import fit_mixture
 from seqvae.recipes import Recipe
 from seqvae.song import Metre, SeqvaeError, assemble
 
@@ -517,14 +519,15 @@ def test_the_rate_rises_and_falls():
 
 def test_noise_is_of_its_step_and_rank(corpus: Path):
     batch = next(Corpus.open(corpus).batches("train", 32, 0, 0))
-    draws = [train.noise_for(TINY, step, rank, batch) for step in (0, 1) for rank in (0, 1)]
+    seeds = [train.seed_for(TINY, step, rank) for step in (0, 1) for rank in (0, 1)]
+    draws = [train.noise_for(TINY, seed, batch) for seed in seeds]
     for i, (noise, hidden) in enumerate(draws):
         assert noise.shape == (len(batch.steps), 8)
         assert hidden is not None and hidden.shape == batch.steps.shape[:2]
         assert all(not torch.equal(noise, other) for other, _ in draws[:i])
-    again, _ = train.noise_for(TINY, 1, 1, batch)
+    again, _ = train.noise_for(TINY, train.seed_for(TINY, 1, 1), batch)
     assert torch.equal(again, draws[-1][0])
-    assert train.noise_for(replace(TINY, word_dropout=0.0), 0, 0, batch)[1] is None
+    assert train.noise_for(replace(TINY, word_dropout=0.0), 0, batch)[1] is None
 
 
 def test_resumed_batches_are_those_that_would_have_come(corpus: Path, tmp_path: Path):
@@ -564,10 +567,36 @@ def test_a_mixture_is_fitted_only_where_the_prior_has_holes(corpus: Path, monkey
             assert gap == pytest.approx(8 * 4**2 / 2, abs=6) and saved.mixture is not None
             uniform, noise = torch.rand(4000, generator=generator), torch.randn(4000, 8, generator=generator)
             drawn = saved.mixture.sample(uniform, noise, torch.zeros(4000, 2))  # of no metre in particular
-            # Means of 135 and of 4,000 draws: five standard errors are 0.45.
-            torch.testing.assert_close(drawn.mean(0), torch.full((8,), 4.0), atol=0.45, rtol=0)
+            # All windows are exemplars. Five standard errors of 4,000 draws of variance 1 are 0.08.
+            torch.testing.assert_close(drawn.mean(0), posterior.mean.mean(0), atol=0.08, rtol=0)
+            told = torch.from_numpy(opened.split("train").conditions.astype(np.float32))
+            assert sorted(saved.mixture.conditions.tolist()) == sorted(told.tolist())
         else:
             assert -1 < gap < 5 and saved.mixture is None
+
+
+@pytest.mark.parametrize("holes", [-math.inf, math.inf])
+def test_samples_on_the_way_come_from_training_windows_where_the_prior_has_holes(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holes: float
+):
+    mixtures, written = [], evaluation.write_samples
+
+    def watched(model: Any, corpus: Corpus, mixture: Mixture | None, *others: Any) -> dict[str, float]:
+        mixtures.append(mixture)
+        return written(model, corpus, mixture, *others)
+
+    monkeypatch.setattr(evaluation, "write_samples", watched)
+    monkeypatch.setattr(train, "HOLES", holes)
+    opened = Corpus.open(corpus)
+    run = train.Run(opened, TINY, tmp_path / "run", None)
+    assert set(run.measure()) == set(COLUMNS)
+    (mixture,) = mixtures
+    if holes == math.inf:
+        assert mixture is None
+    else:
+        known = evaluation.posteriors(run.model, opened, "train", np.arange(len(opened.split("train"))))
+        expected = fit_mixture(known, evaluation.conditions_of(opened, "train", np.arange(len(known.mean))))
+        assert all(torch.equal(a, b) for a, b in zip(mixture, expected, strict=True))
 
 
 def test_the_succession_is_that_of_real_neighbours(corpus: Path, monkeypatch: pytest.MonkeyPatch):

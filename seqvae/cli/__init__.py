@@ -14,8 +14,8 @@ import click
 
 from seqvae import __version__
 from seqvae.cli.corpora import prepare
-from seqvae.cli.melodies import generate, interpolate, reconstruct, vary
-from seqvae.cli.training import evaluate, models, train
+from seqvae.cli.training import attributes, evaluate, models, train
+from seqvae.cli.verbs import generate, interpolate, reconstruct, shift, vary
 
 
 @contextmanager
@@ -52,10 +52,10 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="seqvae")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Make new melodies, vary yours, turn one into another, and train a model of your own."""
+    """Make new melodies and sentences, vary yours, turn one into another, train a model of your own."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-for command in (generate, interpolate, reconstruct, vary, prepare, train, evaluate, models):
+for command in (generate, interpolate, reconstruct, vary, shift, prepare, train, evaluate, attributes, models):
     main.add_command(command)

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 PATIENCE = 2.0  # seconds of silence
 EVERY = 10.0  # seconds between two plain lines
+
+
+def opened(name: str) -> Any:
+    """A pipeline of the model's kind."""
+    import torch
+
+    from seqvae.pipeline import Pipeline
+
+    torch.set_num_threads(1)  # a few rows gain nothing from a second, and every machine gives the same bytes
+    return Pipeline.from_pretrained(name)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -46,7 +56,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 class Progress:
     """Told (stage, done, of how many, a remark), says so on stderr once a stage has taken PATIENCE seconds.
 
-    On a terminal that is a bar, before it a spinner while nothing is told; elsewhere a line now and then.
+    Of how many is 0 where nobody knows. On a terminal that is a bar, before it a spinner while nothing is
+    told; elsewhere a line now and then.
     """
 
     def __init__(self) -> None:
@@ -76,7 +87,8 @@ class Progress:
             self._draw(stage, done, total, remark)
         elif now - self.said >= EVERY or done == total:
             self.said = now
-            click.echo(f"{stage} {done} of {total}{'  ' * bool(remark)}{remark}", err=True)
+            of = f" of {total}" if total else ""
+            click.echo(f"{stage} {done}{of}{'  ' * bool(remark)}{remark}", err=True)
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -113,5 +125,5 @@ class Progress:
             self.bar = Bar(*columns, console=Console(stderr=True))
             self.bar.start()
         if stage not in self.tasks:
-            self.tasks[stage] = self.bar.add_task(stage, total=total, remark=remark)
-        self.bar.update(self.tasks[stage], completed=done, total=total, remark=remark)
+            self.tasks[stage] = self.bar.add_task(stage, total=total or None, remark=remark)
+        self.bar.update(self.tasks[stage], completed=done, total=total or None, remark=remark)

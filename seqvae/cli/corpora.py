@@ -1,4 +1,4 @@
-"""prepare: a folder of music made into a corpus, and the report of it."""
+"""prepare: files of music or text made into a corpus, and the report of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from seqvae.cli.console import Progress, table
 
@@ -13,47 +14,98 @@ if TYPE_CHECKING:
     from seqvae.corpus import Report
 
 SHOWN = 20  # reasons and notices; the folder holds them all
+FILE = click.Path(path_type=Path)
+OTHERS = {  # what means nothing to a kind
+    "melody": {"name", "vocabulary", "algorithm", "longest", "split", "column", "valid", "test"},
+    "text": {"bars", "essen"},
+}
 
 
 @click.command()
 @click.argument("source", metavar="SOURCE")
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the corpus.")
-@click.option("--bars", type=click.IntRange(1, 16), default=2, show_default=True, help="Bars a window.")
+@click.option("-o", "--out", type=FILE, required=True, help="Folder for the corpus.")
+@click.option(
+    "--bars", type=click.IntRange(1, 16), default=2, show_default=True, help="Songs: bars a window."
+)
+@click.option("--essen", is_flag=True, help="With folk: also Essen, whose terms are non-commercial.")
+@click.option(
+    "--codec", "name", type=click.Choice(["pieces", "words"]), default="pieces", show_default=True,
+    help="Text: spelt in pieces of words, or whole words.",
+)  # fmt: skip
+@click.option(
+    "--vocabulary", type=click.IntRange(2), metavar="N",
+    help="Text: of so many, or fewer.  [default: 8000 pieces, 20000 words]",
+)  # fmt: skip
+@click.option(
+    "--algorithm", type=click.Choice(["unigram", "bpe"]), default="unigram", show_default=True,
+    help="Text: that finds the pieces.",
+)  # fmt: skip
+@click.option(
+    "--longest", type=click.IntRange(2), default=100, show_default=True, metavar="N",
+    help="Text: steps, with the end's; longer ones are cut.",
+)  # fmt: skip
+@click.option(
+    "--split", type=click.Choice(["lines", "sentences"]), default="lines", show_default=True,
+    help="Text: what a text is, or a paragraph's sentences.",
+)  # fmt: skip
+@click.option("--column", metavar="NAME", help="Text: of a table or JSON; found by itself otherwise.")
+@click.option("--valid", type=FILE, help="Text: a file that is the valid split.")
+@click.option("--test", type=FILE, help="Text: a file that is the test split.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that read.  [default: one a core]")
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Of the split into train, valid and test."
 )
-@click.option(
-    "--essen", is_flag=True, help="With folk: also the Essen collection, whose terms are non-commercial."
-)
-def prepare(source: str, out: Path, bars: int, workers: int | None, seed: int, essen: bool) -> None:
+@click.pass_context
+def prepare(
+    context: click.Context, source: str, out: Path, bars: int, essen: bool, name: str,
+    vocabulary: int | None, algorithm: str, longest: int, split: str, column: str | None,
+    valid: Path | None, test: Path | None, workers: int | None, seed: int,
+) -> None:  # fmt: skip
     """Make a corpus to train on of SOURCE.
 
-    SOURCE is a file, a folder of MIDI, ABC, MusicXML and kern files, or "folk": the tunes of O'Neill, Aird
-    and Ryan that ship with music21. Run again after an interruption, it goes on where it was.
+    SOURCE is a file or a folder: of MIDI, ABC, MusicXML and kern files, or else of text, a text a line
+    (.txt), JSON lines (.jsonl) or tables (.csv, .tsv), each also with .gz. Or it is "folk", the tunes of
+    O'Neill, Aird and Ryan that ship with music21; or "wordnet", WordNet's usage examples. Run again after an
+    interruption, it goes on where it was.
     """
     from seqvae import corpus
-    from seqvae.codecs import NotesCodec
+    from seqvae.codecs import NotesCodec, Spelling
+    from seqvae.sources import WORDS, kind
 
+    of = kind(source)
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name in OTHERS[of]:
+            raise click.UsageError(f"{source} is {WORDS[of]}, to which {option.opts[0]} means nothing")
+    codec = NotesCodec(bars) if of == "melody" else Spelling(name, vocabulary or 0, longest, algorithm)
     with Progress() as tell:
-        codec = NotesCodec(bars)
         report = corpus.prepare(
-            source, out, codec=codec, workers=workers, seed=seed, essen=essen, progress=tell
-        )
+            source, out, codec=codec, workers=workers, seed=seed, essen=essen, split=split, column=column,
+            valid_file=valid, test_file=test, progress=tell,
+        )  # fmt: skip
     show(report, out)
 
 
 def show(report: Report, out: Path) -> None:
+    text, given = report.kind == "text", report.given
     rows = [
         ("kept", report.kept),
-        ("left out, as repeated", report.repeated),
-        ("left out, as in another split", report.seen),
+        ("of these repeated" if given else "left out, as repeated", report.repeated),
+        ("of these in an earlier split" if given else "left out, as in another split", report.seen),
     ]
-    table(("windows", "train", "valid", "test"), [(name, *counts.values()) for name, counts in rows])
+    columns = ("texts" if text else "windows", "train", "valid", "test")
+    table(columns, [(name, *counts.values()) for name, counts in rows])
     lost = sum(report.rejected.values())
-    click.echo(f"{report.tunes} tunes of {report.files} files kept, {lost} left out")
-    click.echo(f"{report.moved:.2%} of onsets moved to the grid")
-    click.echo("metres: " + ", ".join(f"{metre} {count}" for metre, count in report.metres.items()))
+    things = "texts" if text else "tunes"
+    click.echo(f"{report.tunes} {things} of {report.files} files kept, {lost} left out")
+    if text:
+        click.echo(f"{report.vocabulary} symbols in the vocabulary, {report.steps:.1f} steps a text")
+        if report.moved:
+            click.echo(f"{report.moved:.2%} of words are not in the vocabulary")
+    else:
+        click.echo(f"{report.moved:.2%} of onsets moved to the grid")
+        metres = ", ".join(f"{metre} {count}" for metre, count in report.metres.items())
+        click.echo(f"metres: {metres}")
     for title, counts in (("left out", report.rejected), ("noticed", report.notices)):
         for reason, count in list(counts.items())[:SHOWN]:
             click.echo(f"{title}: {count} x {reason}")

@@ -1,27 +1,26 @@
-"""generate, interpolate, reconstruct, vary: one call on the Pipeline each, and its songs written."""
+"""generate, interpolate, reconstruct, vary for melodies: one call on `Melodies` each, and its songs written."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from seqvae.cli.console import Progress, table
+from seqvae.cli.console import Progress, opened, table
 
 if TYPE_CHECKING:
-    from seqvae.pipeline import Pipeline
     from seqvae.song import Song
 
-MOST = 10_000  # files a command makes
-Decorator = Callable[[Any], Any]
+
+HERE = Path(".")
 
 
 class Forms(NamedTuple):
@@ -32,73 +31,12 @@ class Forms(NamedTuple):
     png: bool
 
 
-def stacked(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order of --help."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def drawn(temperature: float) -> Decorator:
-    return stacked(
-        click.option(
-            "--temperature", type=float, default=temperature, show_default=True, help="0: the likeliest."
-        ),
-        click.option(
-            "--top-k", type=int, default=0, show_default=True, help="Draw from the k likeliest; 0: from all."
-        ),
-        click.option(
-            "--top-p", type=float, default=1.0, show_default=True, help="Draw from the likeliest share."
-        ),
-        click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
-    )
-
-
-def written(png: bool, what: str = "a piano roll of each") -> Decorator:
-    return stacked(
-        click.option(
-            "-o", "--out", type=click.Path(path_type=Path), default=".", help="Folder.", show_default=True
-        ),
-        click.option("--musicxml", is_flag=True, help="Also write scores (.musicxml)."),
-        click.option("--wav", is_flag=True, help="Also write sound (.wav)."),
-        click.option("--png/--no-png", default=png, show_default=True, help=f"Also draw {what} (.png)."),
-    )
-
-
-model = click.option(
-    "-m",
-    "--model",
-    default="melody",
-    show_default=True,
-    metavar="NAME|DIR",
-    help="An embedded or trained model.",
-)
-track = click.option("--track", metavar="NAME|N", help="The melody's track; found by itself otherwise.")
-
-
-@click.command()
-@model
-@click.option("-n", "count", type=click.IntRange(1, MOST), default=8, show_default=True, help="How many.")
-@click.option("--bars", type=click.IntRange(1, 1000), default=4, show_default=True)
-@click.option("--metre", default="4/4", show_default=True, help="Such as 6/8.")
-@click.option("--key", help="Such as D, Bb or F#m.  [default: the model's choice]")
-@click.option("--tempo", type=float, default=120.0, show_default=True, help="Quarter notes a minute.")
-@click.option(
-    "--program", default="0", metavar="NAME|N", help="General MIDI: flute, or 73.  [default: 0, a piano]"
-)
-@drawn(1.0)
-@click.option("--prior", type=click.Choice(["fitted", "standard"]), default="fitted", show_default=True)
-@written(png=True)
 def generate(
     model: str, count: int, bars: int, metre: str, key: str | None, tempo: float, program: str,
     temperature: float, top_k: int, top_p: float, seed: int, prior: str,
-    out: Path, musicxml: bool, wav: bool, png: bool,
+    out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
-    """Make new melodies."""
+    out = out or HERE
     with results(out) as folder, Progress() as tell:
         number = gm_program(program)
         pipeline = opened(model)
@@ -109,38 +47,21 @@ def generate(
         named = dict(zip(numbered("melody-", count), songs, strict=True))
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
     fitted = prior == "fitted" and pipeline.saved.mixture is not None
-    source = "the mixture fitted to the aggregate posterior" if fitted else "the standard normal prior"
+    source = "the widened posteriors of training windows" if fitted else "the standard normal prior"
     summarise(named, out, [f"drawn from {source} with seed {seed}"])
 
 
-@click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
-@model
-@click.option(
-    "--steps", type=click.IntRange(2, 100), default=9, show_default=True, help="Songs, A and B included."
-)
-@click.option("--fit", type=click.Choice(["loop", "stretch"]), default="loop", show_default=True,
-              help="What becomes of the shorter song.")  # fmt: skip
-@click.option("--track-a", metavar="NAME|N", help="The melody's track in A; found by itself otherwise.")
-@click.option("--track-b", metavar="NAME|N", help="The melody's track in B.")
-@drawn(0.0)
-@written(png=True, what="the whole path")
 def interpolate(
-    a: Path, b: Path, model: str, steps: int, fit: str, track_a: str | None, track_b: str | None,
-    temperature: float, top_k: int, top_p: float, seed: int, out: Path, musicxml: bool, wav: bool, png: bool,
+    a: str, b: str, model: str, steps: int, fit: str, track_a: str | None, track_b: str | None,
+    temperature: float, top_k: int, top_p: float, seed: int,
+    out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
-    """Turn song A into song B, in steps and in a journey.
-
-    The ends are the songs' own reconstructions. The songs meet bar by bar; where their metres differ, the
-    first half of the way is in A's metre and the second in B's.
-    """
     from seqvae import files
     from seqvae.song import melody
 
-    tracks = track_a, track_b
+    out, tracks, paths = out or HERE, (track_a, track_b), (Path(a), Path(b))
     with results(out) as folder, Progress() as tell:
-        ends = files.read(a), files.read(b)  # first of all: reading takes no model to fail
+        ends = files.read(paths[0]), files.read(paths[1])  # first of all: reading takes no model to fail
         morph = opened(model).interpolate(
             *ends, steps, fit=fit, tracks=tracks,
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
@@ -151,21 +72,16 @@ def interpolate(
         write_songs(named, folder, Forms(musicxml, wav, False), tell)
         if png:
             places = [melody(*end)[0] for end in zip(ends, tracks, strict=True)]
-            draw_path(morph.songs, (a, b), places, folder)
+            draw_path(morph.songs, paths, places, folder)
     summarise(named, out, morph.notices)
 
 
-@click.command()
-@click.argument("song", type=click.Path(path_type=Path))
-@model
-@track
-@written(png=False)
 def reconstruct(
-    song: Path, model: str, track: str | None, out: Path, musicxml: bool, wav: bool, png: bool
-) -> None:  # fmt: skip
-    """Write a song's melody as the model remembers it; the other tracks stay."""
+    what: str, model: str, track: str | None, out: Path | None, musicxml: bool, wav: bool, png: bool
+) -> None:
     from seqvae import files
 
+    out, song = out or HERE, Path(what)
     with results(out) as folder, Progress() as tell:
         read = files.read(song)
         named = {f"{song.stem}.reconstruction": opened(model).reconstruct(read, track)}
@@ -173,23 +89,13 @@ def reconstruct(
     summarise(named, out)
 
 
-@click.command()
-@click.argument("song", type=click.Path(path_type=Path))
-@model
-@track
-@click.option(
-    "--amount", type=float, default=0.3, show_default=True, help="0: the reconstruction; 1: a new melody."
-)
-@click.option("-n", "count", type=click.IntRange(1, MOST), default=8, show_default=True, help="How many.")
-@drawn(0.0)
-@written(png=False)
 def vary(
-    song: Path, model: str, track: str | None, amount: float, count: int, temperature: float,
-    top_k: int, top_p: float, seed: int, out: Path, musicxml: bool, wav: bool, png: bool,
+    what: str, model: str, track: str | None, amount: float, count: int, temperature: float,
+    top_k: int, top_p: float, seed: int, out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
-    """Write variations of a song's melody; the other tracks stay."""
     from seqvae import files
 
+    out, song = out or HERE, Path(what)
     with results(out) as folder, Progress() as tell:
         read = files.read(song)
         songs = opened(model).vary(
@@ -198,17 +104,6 @@ def vary(
         named = dict(zip(numbered(f"{song.stem}.variation-", count), songs, strict=True))
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
     summarise(named, out)
-
-
-def opened(name: str) -> Pipeline:
-    import torch
-
-    from seqvae.pipeline import Pipeline
-
-    torch.set_num_threads(
-        1
-    )  # a few rows gain nothing from a second, and so every machine gives the same bytes
-    return Pipeline.from_pretrained(name)
 
 
 def numbered(stem: str, count: int) -> list[str]:

@@ -39,7 +39,7 @@ def train(
             raise click.UsageError(f'a setting is written KEY=VALUE, not "{setting}"')
         overrides[name.strip()] = value.strip()
     from seqvae import train as training
-    from seqvae.pipeline import find_model
+    from seqvae.engine import find_model
 
     begun = find_model(start) if start else None
     with Progress() as tell:
@@ -66,7 +66,7 @@ def train(
 def evaluate(model: str, corpus: Path, split: str, limit: int | None, as_json: bool) -> None:
     """Measure a MODEL (a name or folder) on a CORPUS."""
     from seqvae import evaluation
-    from seqvae.pipeline import find_model
+    from seqvae.engine import find_model
 
     figures = evaluation.evaluate(find_model(model), corpus, split, limit)
     if as_json:
@@ -79,15 +79,35 @@ def evaluate(model: str, corpus: Path, split: str, limit: int | None, as_json: b
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(as_json: bool) -> None:
     """List the embedded models."""
-    from seqvae import pipeline
+    from seqvae import engine
 
-    rows = [about(name, folder) for name, folder in pipeline.models().items()]
+    rows = [about(name, folder) for name, folder in engine.models().items()]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     elif rows:
         table(list(rows[0]), [list(row.values()) for row in rows])
     else:
         click.echo("no model is embedded; seqvae train makes one of your own files")
+
+
+@click.group()
+def attributes() -> None:
+    """Learn directions of the latent space from labelled texts."""
+
+
+@attributes.command()
+@click.argument("without", type=click.Path(path_type=Path))
+@click.argument("with_", metavar="WITH", type=click.Path(path_type=Path))
+@click.option("-m", "--model", default="sentences", show_default=True, metavar="NAME|DIR")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="File, .safetensors.")
+@click.option("--limit", type=click.IntRange(1), default=20_000, show_default=True, help="Texts of each kind.")
+def learn(without: Path, with_: Path, model: str, out: Path, limit: int) -> None:
+    """From two files of texts WITHOUT and WITH an attribute, the vector from the one to the other."""
+    from seqvae.cli.console import opened
+
+    counts = opened(model).learn_attribute(without, with_, out, limit)
+    table(("file", "texts"), [(str(without), counts[0]), (str(with_), counts[1])])
+    click.echo(f"the attribute is {out}: try seqvae shift TEXT --model {model} --attribute {out}")
 
 
 def flat(figures: dict[str, Any], above: str = "") -> Iterator[tuple[str, object]]:

@@ -19,7 +19,7 @@ class Stream(NamedTuple):
     """One column of a step: symbols 0 .. size-1. ``networks.py`` maps ``kind`` to an embedding and a head.
 
     Kinds: ``increasing`` (a symbol is greater than the one before it in the sequence), ``ordinal``
-    (neighbouring symbols mean neighbouring values), ``category`` (no order).
+    (neighbouring symbols mean neighbouring values), ``category`` (no order), ``word`` (of a large vocabulary).
     """
 
     name: str
@@ -36,11 +36,14 @@ class Codec(Protocol[Raw]):
     """Laws: ``decode(*encode(x)) == snap(x)``; ``snap(snap(x)) == snap(x)``; ``decode`` never raises."""
 
     name: str
+    kind: str  # of thing: melody, text
+    state: bytes  # what was learnt from a corpus, a vocabulary; or nothing
+    longest: int  # steps of a thing at most, END included
     streams: tuple[Stream, ...]
     conditions: tuple[Stream, ...]
 
     def config(self) -> dict[str, int | str]:
-        """The keyword arguments that rebuild this codec."""
+        """What `build_codec` makes this codec of again, with the state."""
         ...
 
     def pieces(self, source: object) -> Iterator[tuple[int, Raw]]:

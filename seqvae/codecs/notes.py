@@ -29,11 +29,12 @@ class NotesCodec:
     `SeqvaeError` for windows without a bar or a quarter, or too long for int16.
     """
 
-    name = "notes"
+    name, kind, state = "notes", "melody", b""
 
     def __init__(self, bars: int = 2, bar_ticks: int = 72) -> None:
         self.bars, self.bar_ticks = bars, bar_ticks
         self.end = bars * bar_ticks  # END: greater than every onset
+        self.longest = self.end + 1
         if bars < 1 or not TICKS <= bar_ticks <= 64 * TICKS or self.end > LARGEST:
             raise SeqvaeError(f"no notes codec spells windows of {bars} bars of {bar_ticks} ticks")
         self.streams: tuple[Stream, ...] = (

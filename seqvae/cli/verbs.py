@@ -1,0 +1,199 @@
+"""The verbs, for every kind of model: a verb's options, and whom it calls for a model's kind.
+
+A model knows its kind. An option belongs to the kinds whose function takes it; given with a model of another
+kind it is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from seqvae.cli import melodies, sentences
+
+MOST = 10_000  # things a command makes
+FILE = click.Path(path_type=Path)
+
+WHAT = click.Argument(["what"], metavar="SONG|TEXT")
+MODEL = click.Option(
+    ["-m", "--model"], default="melody", show_default=True, metavar="NAME|DIR", help="Embedded or trained."
+)
+COUNT = click.Option(
+    ["-n", "count"], type=click.IntRange(1, MOST), default=8, show_default=True, help="How many."
+)
+TRACK = click.Option(
+    ["--track"], metavar="NAME|N", help="Songs: the melody's track; found by itself otherwise."
+)
+SEARCHED = (
+    click.Option(
+        ["--beam"], type=click.IntRange(0, 64), default=0, help="Text: search for the likeliest, so wide."
+    ),
+    click.Option(["--length-penalty"], type=float, default=0.6, show_default=True, help="Of a beam; 0: none."),
+)
+PRIOR = click.Option(
+    ["--prior"], type=click.Choice(["fitted", "standard"]), default="fitted", show_default=True
+)
+
+
+def drawn(temperature: float) -> tuple[click.Option, ...]:
+    """How symbols are chosen."""
+    return (
+        click.Option(
+            ["--temperature"], type=float, default=temperature, show_default=True, help="0: the likeliest."
+        ),
+        click.Option(
+            ["--top-k"], type=int, default=0, show_default=True, help="Draw from the k likeliest; 0: from all."
+        ),
+        click.Option(
+            ["--top-p"], type=float, default=1.0, show_default=True, help="Draw from the likeliest share."
+        ),
+        *SEARCHED,
+        click.Option(["--seed"], type=click.IntRange(0), default=0, show_default=True),
+    )
+
+
+def written(png: bool, what: str = "a piano roll of each") -> tuple[click.Option, ...]:
+    """Where results go, and in which forms."""
+    return (
+        click.Option(
+            ["-o", "--out"], type=FILE, help="Songs: folder, the current one by default. Text: .txt or .jsonl."
+        ),
+        click.Option(["--musicxml"], is_flag=True, help="Songs: also write scores (.musicxml)."),
+        click.Option(["--wav"], is_flag=True, help="Songs: also write sound (.wav)."),
+        click.Option(
+            ["--png/--no-png"], default=png, show_default=True, help=f"Songs: also draw {what} (.png)."
+        ),
+    )
+
+
+def verb(
+    name: str, about: str, parameters: Sequence[click.Parameter], kinds: dict[str, Callable[..., None]]
+) -> click.Command:
+    """A command that calls the function of the model's kind with the parameters it names."""
+
+    def call(**_: object) -> None:
+        context = click.get_current_context()
+        kind = kind_of(context.params["model"])
+        if kind not in kinds:
+            raise click.UsageError(f"{name} is for models of {' or '.join(kinds)}, and this one is of {kind}")
+        wanted = inspect.signature(kinds[kind]).parameters
+        for parameter in parameters:
+            given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+            if given and parameter.name not in wanted:
+                raise click.UsageError(f"{parameter.opts[0]} means nothing to a model of {kind}")
+        kinds[kind](**{key: context.params[key] for key in wanted})
+
+    return click.Command(name, callback=call, params=list(parameters), help=about)
+
+
+def kind_of(model: str) -> str:
+    """melody or text. Raises `SeqvaeError` where there is no such model."""
+    from seqvae.checkpoint import read_config
+    from seqvae.codecs import CODECS
+    from seqvae.engine import find_model
+
+    codec = CODECS.get(str(read_config(find_model(model)).get("codec", {}).get("name")))
+    return codec.kind if codec else "melody"  # whose function says what is wrong with the model
+
+
+generate = verb(
+    "generate",
+    "Make new melodies, or sentences.",
+    [
+        MODEL,
+        COUNT,
+        click.Option(["--bars"], type=click.IntRange(1, 1000), default=4, show_default=True, help="Songs."),
+        click.Option(["--metre"], default="4/4", show_default=True, help="Songs: such as 6/8."),
+        click.Option(["--key"], help="Songs: such as D, Bb or F#m.  [default: the model's choice]"),
+        click.Option(
+            ["--tempo"], type=float, default=120.0, show_default=True, help="Songs: quarter notes a minute."
+        ),
+        click.Option(
+            ["--program"],
+            default="0",
+            metavar="NAME|N",
+            help="Songs, General MIDI: flute, or 73.  [default: 0, a piano]",
+        ),
+        *drawn(1.0),
+        PRIOR,
+        *written(png=True),
+    ],
+    {"melody": melodies.generate, "text": sentences.generate},
+)
+interpolate = verb(
+    "interpolate",
+    """Turn song A into song B, or sentence A into sentence B, in steps.
+
+    The ends are A's and B's own reconstructions. Songs meet bar by bar; where their metres differ, the first
+    half of the way is in A's metre and the second in B's; a journey from A to B in time is written too.
+    """,
+    [
+        click.Argument(["a"]),
+        click.Argument(["b"]),
+        MODEL,
+        click.Option(
+            ["--steps"], type=click.IntRange(2, 100), default=9, show_default=True, help="A and B included."
+        ),
+        click.Option(
+            ["--fit"],
+            type=click.Choice(["loop", "stretch"]),
+            default="loop",
+            show_default=True,
+            help="What becomes of the shorter song.",
+        ),
+        click.Option(
+            ["--track-a"], metavar="NAME|N", help="The melody's track in song A; found by itself otherwise."
+        ),
+        click.Option(["--track-b"], metavar="NAME|N", help="The melody's track in song B."),
+        *drawn(0.0),
+        *written(png=True, what="the whole path"),
+    ],
+    {"melody": melodies.interpolate, "text": sentences.interpolate},
+)
+reconstruct = verb(
+    "reconstruct",
+    "Write a song's melody, or a sentence, as the model remembers it; a song's other tracks stay.",
+    [WHAT, MODEL, TRACK, *SEARCHED, *written(png=False)],
+    {"melody": melodies.reconstruct, "text": sentences.reconstruct},
+)
+vary = verb(
+    "vary",
+    "Write variations of a song's melody, or of a sentence; a song's other tracks stay.",
+    [
+        WHAT,
+        MODEL,
+        TRACK,
+        click.Option(
+            ["--amount"], type=float, default=0.3, show_default=True, help="0: the reconstruction; 1: new."
+        ),
+        COUNT,
+        *drawn(0.0),
+        *written(png=False),
+    ],
+    {"melody": melodies.vary, "text": sentences.vary},
+)
+shift = verb(
+    "shift",
+    "Move a sentence along an attribute that `seqvae attributes learn` made.",
+    [
+        click.Argument(["what"], metavar="TEXT"),
+        MODEL,
+        click.Option(["--attribute"], type=FILE, required=True, help="File of the attribute."),
+        click.Option(
+            ["--scale", "scales"],
+            type=float,
+            multiple=True,
+            default=(-1.0, -0.5, 0.0, 0.5, 1.0),
+            show_default=True,
+            help="How far; again for several.  1 is from one kind of text to the other.",
+        ),
+        *SEARCHED,
+        click.Option(["-o", "--out"], type=FILE, help="A .txt or .jsonl file."),
+    ],
+    {"text": sentences.shift},
+)

@@ -1,0 +1,145 @@
+"""What every pipeline is made of: a model, the ways from things to z and back, and where z is drawn from.
+
+Conventions: decoding runs on the CPU, in rows whose result hangs on seed, number and z alone; what a user can
+get wrong is a `SeqvaeError`.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqvae.checkpoint import Saved
+from seqvae.codecs import Codec, Encoded
+from seqvae.corpus import collate
+from seqvae.decoding import FEWEST_ROWS, MOST_ROWS, Beam, Sampling, Stepper, decode
+from seqvae.latent import slerp
+from seqvae.model import SequenceVAE
+from seqvae.song import SeqvaeError
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+PRIORS = ("fitted", "standard")
+DRAWN, DECODED = 0, 1  # what a seed's streams of random numbers are for
+
+
+class Engine:
+    """A model with its encoder on a device and its decoder's hand-written step."""
+
+    saved: Saved
+    codec: Codec[Any]
+    config: dict[str, Any]
+    device: torch.device
+    encoder: SequenceVAE
+    stepper: Stepper
+
+    def __init__(self, saved: Saved, device: str = "cpu") -> None:
+        self.saved, self.codec, self.config = saved, saved.codec, saved.config
+        self.stepper = Stepper(saved.model)
+        try:
+            self.device = torch.device(device)
+            self.encoder = copy.deepcopy(saved.model).to(self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as fault:
+            why = str(fault).splitlines()[0].rstrip(".")
+            raise SeqvaeError(f"the device {device} cannot be used: {why}") from None
+
+    @torch.inference_mode()
+    def _means(self, rows: Sequence[Encoded]) -> Tensor:
+        """Posterior means (N, Z) of spelt things, in batches of at least FEWEST_ROWS."""
+        found = [torch.empty(0, self.saved.model.size.latent)]
+        for first in range(0, len(rows), MOST_ROWS):
+            block = list(rows[first : first + MOST_ROWS])
+            count = len(block)
+            batch = collate(block + block[-1:] * (FEWEST_ROWS - count))
+            given = [torch.from_numpy(part).to(self.device) for part in batch]
+            found.append(self.encoder.encode(*given).mean[:count].cpu())
+        return torch.cat(found)
+
+    @torch.inference_mode()
+    def _decoded(self, z: Tensor, conditions: np.ndarray, how: Sampling | Beam, seed: int) -> list[Any]:
+        """The one way from z (N, Z), each told its row of conditions (N, C), to N things."""
+        if not len(z):
+            return []
+        told, most = torch.from_numpy(conditions).long(), self.codec.longest
+        rows = decode(self.stepper, z.cpu(), told, how, seed=stream(seed, DECODED), most_steps=most)
+        return [self.codec.decode(*row) for row in zip(rows, conditions, strict=True)]
+
+    def _drawn(self, n: int, conditions: np.ndarray, seed: int, prior: str) -> Tensor:
+        """z (n, W, Z) of n things of W windows told conditions (W, C), each by the seed and its row.
+
+        Where the condition stays as it was, a window's z follows from the one before it.
+        """
+        require(prior in PRIORS, f"a prior is {' or '.join(PRIORS)}, not {prior}")
+        saved = self.saved if prior == "fitted" else replace(self.saved, mixture=None, succession=None)
+        key, size, count, found = stream(seed, DRAWN), saved.model.size.latent, len(conditions), []
+        told = torch.from_numpy(conditions)
+        same = (conditions[1:] == conditions[:-1]).all(1)
+        for first in range(0, n, MOST_ROWS):
+            rows = max(min(MOST_ROWS, n - first), FEWEST_ROWS)
+            draws = [np.random.Generator(np.random.Philox(key=(key, first + row))) for row in range(rows)]
+            uniform = torch.from_numpy(np.stack([draw.random(count) for draw in draws]))
+            normal = [draw.standard_normal((count, size), np.float32) for draw in draws]
+            noise = torch.from_numpy(np.stack(normal))
+            chain: list[Tensor] = []
+            for w in range(count):
+                if chain and saved.succession and same[w - 1]:
+                    chain.append(saved.succession.sample(chain[-1], noise[:, w]))
+                    continue
+                fresh = noise[:, w]
+                if saved.mixture:
+                    fresh = saved.mixture.sample(uniform[:, w], fresh, told[w].expand(rows, -1))
+                chain.append(slerp(chain[-1], fresh, 0.5) if chain else fresh)
+            found.append(torch.stack(chain, 1))
+        return torch.cat(found)[:n]
+
+
+def models() -> dict[str, Path]:
+    """The embedded models' folders by name."""
+    return {path.parent.name: path.parent for path in sorted(PRETRAINED.glob("*/config.json"))}
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of an embedded model, or one that a path names or, as a training's run folder, holds."""
+    known = models()
+    if str(name) in known:
+        return known[str(name)]
+    for folder in (Path(name), Path(name) / "best"):
+        if os.path.isfile(folder / "config.json"):  # which, unlike Path's, bears any name
+            return folder
+    there = f"embedded are {', '.join(known)}" if known else "none is embedded"
+    what = "no model is in the folder" if os.path.isdir(name) else "there is no model"
+    raise SeqvaeError(f"{what} {name}; {there}")
+
+
+def require(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise SeqvaeError(sentence)
+
+
+def sampling(temperature: float, top_k: int, top_p: float) -> Sampling:
+    """The strategy, checked."""
+    fine = temperature == 0 or 0.01 <= temperature <= 100
+    require(fine, f"a temperature is 0, for the likeliest, or lies in 0.01 to 100, not {temperature:g}")
+    require(top_k >= 0, f"top-k is at least 0, not {top_k}")
+    require(0 < top_p <= 1, f"top-p is greater than 0 and at most 1, not {top_p:g}")
+    return Sampling(temperature, top_k, top_p)
+
+
+def beam_of(width: int, penalty: float) -> Beam:
+    """The strategy, checked."""
+    require(1 <= width <= 64, f"a beam is 1 to 64 wide, not {width}")
+    require(0 <= penalty <= 10, f"a length penalty lies in 0 to 10, not {penalty:g}")
+    return Beam(width, penalty)
+
+
+def stream(seed: int, purpose: int) -> int:
+    """The key of a seed's random numbers for one purpose."""
+    require(seed >= 0, f"a seed is a whole number from 0 on, not {seed}")
+    return int(np.random.SeedSequence((seed, purpose)).generate_state(1, np.uint64)[0])

@@ -1,0 +1,358 @@
+"""Melodies: a trained model that samples, reconstructs, varies and interpolates them.
+
+Conventions: a song's melody is cut into windows of the model's number of bars, from its first bar line on;
+each has one z, so W windows are z (W, Z). Windows without notes never reach the model and stay silent.
+Wherever a song is asked for, a `Song`, the path of a file or a PrettyMIDI will do. Song i of a seed is the
+same whatever n is.
+What a method changes or leaves out stands in Song.notices; what a user can get wrong is a `SeqvaeError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqvae import files
+from seqvae.checkpoint import Saved
+from seqvae.codecs import NotesCodec
+from seqvae.codecs.notes import HIGHEST, LONGEST, LOWEST
+from seqvae.decoding import GREEDY, Sampling
+from seqvae.engine import Engine, require, sampling
+from seqvae.latent import slerp
+from seqvae.song import (
+    SLACK,
+    TICKS,
+    Key,
+    Metre,
+    Part,
+    Phrase,
+    SeqvaeError,
+    Song,
+    Window,
+    assemble,
+    find_key,
+    melody,
+    seconds,
+    transpose,
+    windows,
+)
+
+FITS = ("loop", "stretch")
+SLOWEST, FASTEST = 4.0, 1000.0  # quarter notes a minute that are offered and that MIDI can hold
+
+Source = Song | str | Path | Any  # a song, the path of a file that holds one, or a PrettyMIDI
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A song's melody as windows (their onsets, metres and notes) and their posterior means."""
+
+    song: Song
+    track: int  # index in song.parts
+    windows: tuple[Window, ...]  # W of them
+    means: Tensor  # (W, Z); zeros where a window has no notes
+    notices: tuple[str, ...] = ()  # what the spelling changes
+
+    def span(self, index: int) -> float:
+        """Beats from a window's onset to the next; of the last, its whole bars."""
+        if index + 1 < len(self.windows):
+            return self.windows[index + 1].onset - self.windows[index].onset
+        return self.windows[index].phrase.beats
+
+
+class Morph(NamedTuple):
+    songs: list[Song]  # from the first song's reconstruction to the second's
+    journey: Song  # from the first to the second in time
+    notices: tuple[str, ...]
+
+
+class Cell(NamedTuple):
+    """A window on the way from one song to another."""
+
+    t: float  # 0..1
+    places: tuple[int, int]  # the windows of the two songs that meet here
+
+    @property
+    def leader(self) -> int:
+        """The song whose metre, programme and bar lines hold here: 0 in the first half, 1 in the second."""
+        return int(self.t >= 0.5)
+
+
+class Melodies(Engine):
+    """A model of melodies with everything it can do; `device` is where its encoder runs."""
+
+    codec: NotesCodec
+
+    def __init__(self, saved: Saved, device: str = "cpu") -> None:
+        if not isinstance(saved.codec, NotesCodec):
+            raise SeqvaeError(f"this is a model of {saved.codec.kind}, not of melodies")
+        super().__init__(saved, device)
+
+    @torch.inference_mode()
+    def encode(self, song: Source, track: str | int | None = None) -> Encoding:
+        """The melody (of a track by name or by number from 1, or found) in windows and their means."""
+        song = load(song)
+        index, part = melody(song, track)
+        found = windows(song, part, self.codec.bars)
+        filled = [i for i, window in enumerate(found) if window.phrase.notes]
+        means = torch.zeros(len(found), self.saved.model.size.latent)
+        means[filled] = self._means([self.codec.encode(found[i].phrase) for i in filled])
+        notices = losses(song.parts[index], part, self.codec, [found[i].phrase for i in filled])
+        unheard = self._unheard([found[i].phrase.metre for i in filled])
+        return Encoding(song, index, tuple(found), means, (*notices, *unheard))
+
+    @torch.inference_mode()
+    def decode(
+        self, z: Tensor, metre: str | Metre = "4/4", how: Sampling = GREEDY, seed: int = 0
+    ) -> list[Phrase]:
+        """z (N, Z) -> N phrases in one metre."""
+        metre = Metre.parse(metre) if isinstance(metre, str) else metre
+        return self._decode(z, [metre] * len(z), how, seed)
+
+    @torch.inference_mode()
+    def sample(
+        self, n: int = 1, *, bars: int = 4, metre: str | Metre = "4/4", key: str | Key | None = None,
+        tempo: float = 120.0, program: int = 0, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+        seed: int = 0, prior: str = "fitted",
+    ) -> list[Song]:  # fmt: skip
+        """n new melodies of so many bars, at a tempo in quarter notes a minute.
+
+        The first window's z comes from the mixture of exemplars, that is the widened posterior of a training
+        window in that metre, each later one from the fitted succession; a model without them, or
+        prior="standard", draws from N(0, I) and for a later one goes half way (slerp) to a fresh draw. With a
+        key, a melody is moved the nearest way to that tonic; major or minor is the model's choice.
+        """
+        metre = Metre.parse(metre) if isinstance(metre, str) else metre
+        key = Key.parse(key) if isinstance(key, str) else key
+        how = sampling(temperature, top_k, top_p)
+        require(n >= 1 and bars >= 1, f"at least 1 melody of at least 1 bar can be made, not {n} of {bars}")
+        fine = SLOWEST <= tempo <= FASTEST
+        require(fine, f"a tempo lies in {SLOWEST:g} to {FASTEST:g} quarters a minute, not {tempo:g}")
+        require(0 <= program <= 127, f"a General MIDI programme is a number from 0 to 127, not {program}")
+        count = ceil(bars / self.codec.bars)
+        z = self._prior(n, [metre] * count, seed, prior)  # (n, count, Z)
+        phrases = self._decode(z.flatten(0, 1), [metre] * (n * count), how, seed)
+        notices = self._unheard([metre])
+        songs = []
+        for start in range(0, n * count, count):
+            song = assemble(phrases[start : start + count], tempo=tempo, program=program)
+            songs.append(in_key(trimmed(song, bars * metre.beats), key, notices))
+        return songs
+
+    @torch.inference_mode()
+    def reconstruct(self, song: Source, track: str | int | None = None) -> Song:
+        """The song with its melody as the model remembers it: greedy from the posterior means.
+
+        Metres, pickup, tempo map, programme and the other tracks stay.
+        """
+        encoding = self.encode(song, track)
+        return self._rendered(encoding, encoding.means[None], GREEDY, 0)[0]
+
+    @torch.inference_mode()
+    def vary(
+        self, song: Source, amount: float = 0.3, n: int = 8, *, track: str | int | None = None,
+        temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0,
+    ) -> list[Song]:  # fmt: skip
+        """n variations of a song's melody; the rest stays as in reconstruct().
+
+        Each window's z goes the share `amount` of the way (slerp) from its posterior mean to the z of a new
+        melody, drawn as in sample(): at temperature 0, amount 0 is the reconstruction and amount 1 a melody
+        that has nothing of the song's but its bars.
+        """
+        require(0 <= amount <= 1, f"the amount of a variation lies in 0 to 1, not {amount:g}")
+        require(n >= 1, f"at least one variation can be made, not {n}")
+        how, encoding = sampling(temperature, top_k, top_p), self.encode(song, track)
+        goals = self._prior(n, [window.phrase.metre for window in encoding.windows], seed, "fitted")
+        return self._rendered(encoding, slerp(encoding.means.expand_as(goals), goals, amount), how, seed)
+
+    @torch.inference_mode()
+    def interpolate(
+        self, a: Source, b: Source, steps: int = 9, *, fit: str = "loop",
+        tracks: tuple[str | int | None, str | int | None] = (None, None),
+        temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0,
+    ) -> Morph:  # fmt: skip
+        """`steps` songs from a to b, and one that travels from a to b in time.
+
+        The ends are reconstruct(a) and reconstruct(b). Between them step s stands at t = s / (steps - 1):
+        window by window, and so bar by bar, z is slerp(a's, b's, t). The shorter song is looped, or stretched
+        so that each of its windows serves several of the longer's. A bar can have one metre: t < 0.5 has a's
+        and the rest b's, and likewise the programme; the tempo moves geometrically. Where one song is silent
+        the other's z holds. The journey has window w of W at t = w / (W - 1), and two windows at least.
+        """
+        require(steps >= 2, f"a path has at least 2 steps, not {steps}")
+        require(fit in FITS, f"songs of two lengths are made to fit by {' or '.join(FITS)}, not {fit}")
+        how = sampling(temperature, top_k, top_p)
+        ends = self.encode(a, tracks[0]), self.encode(b, tracks[1])
+        length = max(len(end.windows) for end in ends)
+        paths = [cells(ends, length, fit, [s / (steps - 1)] * length) for s in range(1, steps - 1)]
+        tour = max(length, 2)
+        paths.append(cells(ends, tour, fit, [w / (tour - 1) for w in range(tour)]))
+        phrases = self._between(ends, [cell for path in paths for cell in path], how, seed)
+        laid = [laid_out(ends, path, phrases[i * length :][: len(path)]) for i, path in enumerate(paths)]
+        outer = [self._rendered(end, end.means[None], GREEDY, 0)[0] for end in ends]
+        return Morph([outer[0], *laid[:-1], outer[1]], laid[-1], meeting(ends, fit))
+
+    def _unheard(self, metres: Sequence[Metre]) -> tuple[str, ...]:
+        """A notice for each metre that the training corpus, where the model says, did not hold."""
+        names = dict.fromkeys(map(str, metres))
+        heard = self.config.get("metres", names)
+        return tuple(f"the model was trained on no music in {name}" for name in names if name not in heard)
+
+    def _decode(self, z: Tensor, metres: Sequence[Metre], how: Sampling, seed: int) -> list[Phrase]:
+        """N phrases, each in its metre, of z (N, Z)."""
+        return self._decoded(z, self._told(metres), how, seed)
+
+    def _prior(self, n: int, metres: Sequence[Metre], seed: int, prior: str) -> Tensor:
+        """z (n, W, Z) of n songs of W windows in these metres."""
+        return self._drawn(n, self._told(metres), seed, prior)
+
+    def _told(self, metres: Sequence[Metre]) -> np.ndarray:
+        """(N, 2) the metres as the decoder is told them."""
+        none = np.empty((0, len(self.codec.conditions)), np.int16)
+        return np.stack([self.codec.condition(metre) for metre in metres]) if metres else none
+
+    def _rendered(self, encoding: Encoding, z: Tensor, how: Sampling, seed: int) -> list[Song]:
+        """The encoded song for each row of z (n, W, Z), with the melody that the row means in its place."""
+        song, track, found = encoding.song, encoding.track, encoding.windows
+        filled = [i for i, window in enumerate(found) if window.phrase.notes]
+        metres = [found[i].phrase.metre for i in filled] * len(z)
+        decoded = iter(self._decode(z[:, filled].flatten(0, 1), metres, how, seed))
+        songs = []
+        for _ in range(len(z)):
+            phrases = [next(decoded) if w.phrase.notes else w.phrase for w in found]
+            line = assemble(phrases, onsets=[window.onset for window in found])
+            part = replace(song.parts[track], notes=line.parts[0].notes)
+            parts = (*song.parts[:track], part, *song.parts[track + 1 :])
+            notices = tuple(dict.fromkeys((*song.notices, *encoding.notices, *line.notices)))
+            songs.append(replace(song, parts=parts, notices=notices))
+        return songs
+
+    def _between(self, ends: Sequence[Encoding], path: list[Cell], how: Sampling, seed: int) -> list[Phrase]:
+        """A phrase for each cell in its leader's metre, silent where there is nothing to go by."""
+        phrases, live, z = [], [], []
+        for i, cell in enumerate(path):
+            both = zip(ends, cell.places, strict=True)
+            pair = [(end.windows[at].phrase, end.means[at]) for end, at in both]
+            phrases.append(replace(pair[cell.leader][0], notes=()))
+            own = [pair[int(cell.t)]] if cell.t in (0, 1) else pair
+            known = [mean for phrase, mean in own if phrase.notes]
+            if known:
+                live.append(i)
+                z.append(slerp(known[0], known[-1], cell.t) if len(known) == 2 else known[0])
+        if live:
+            decoded = self._decode(torch.stack(z), [phrases[i].metre for i in live], how, seed)
+            for i, phrase in zip(live, decoded, strict=True):
+                phrases[i] = phrase
+        return phrases
+
+
+def load(song: Source) -> Song:
+    if isinstance(song, Song):
+        return song
+    return files.read(Path(song)) if isinstance(song, (str, Path)) else files.from_pretty_midi(song)
+
+
+def losses(whole: Part, line: Part, codec: NotesCodec, phrases: Sequence[Phrase]) -> tuple[str, ...]:
+    """What taking the upper line of a part and spelling its phrases change, each in a sentence."""
+    notes, lost = line.notes, len(whole.notes) - len(line.notes)
+    folded = sum(not LOWEST <= note.pitch <= HIGHEST for note in notes)
+    moved = sum(map(codec.moved, phrases))
+    held = sum(note.duration * TICKS > LONGEST for note in notes)
+    sentences = {
+        f"{lost} of {len(whole.notes)} notes lie below the melody and were left out": lost,
+        f"{folded} pitches outside {LOWEST} to {HIGHEST} were moved into it by octaves": folded,
+        f"{moved} of {len(notes)} onsets were moved to the grid of {TICKS} ticks a quarter": moved,
+        f"{held} notes were shortened to {LONGEST // TICKS} quarters": held,
+    }
+    return tuple(sentence for sentence, count in sentences.items() if count)
+
+
+def trimmed(song: Song, beats: float) -> Song:
+    """A song of one part without what lies or sounds past so many beats."""
+    part = song.parts[0]
+    kept = (note for note in part.notes if note.onset < beats - SLACK)
+    notes = tuple(note._replace(duration=min(note.duration, beats - note.onset)) for note in kept)
+    return replace(song, parts=(replace(part, notes=notes),))
+
+
+def in_key(song: Song, wanted: Key | None, notices: tuple[str, ...] = ()) -> Song:
+    """A song of one part moved the nearest way to a tonic, its key written in; the notices are added."""
+    notes = song.parts[0].notes
+    if not notes:
+        return replace(song, notices=(*song.notices, *notices, "the model chose silence: try another seed"))
+    found = find_key(notes)
+    if wanted is not None:
+        song = transpose(song, (wanted.tonic - found.tonic + 6) % 12 - 6)
+        found = found._replace(tonic=wanted.tonic)
+        if found.mode != wanted.mode:
+            notices = (*notices, f"asked for {wanted}, the model's melody is in {found}")
+    return replace(song, key=found, notices=(*song.notices, *notices))
+
+
+def pace(song: Song) -> float:
+    """The mean tempo in quarter notes a minute."""
+    if len(song.tempi) == 1:
+        return song.tempi[0][1]
+    return 60 * song.beats / seconds(song, song.beats)
+
+
+def cells(ends: Sequence[Encoding], length: int, fit: str, ts: Sequence[float]) -> list[Cell]:
+    """Which windows of the two songs meet at each of `length` places, and how far along."""
+    counts = [len(end.windows) for end in ends]
+    found = []
+    for i, t in enumerate(ts):
+        one, other = (i % count if fit == "loop" else i * count // length for count in counts)
+        found.append(Cell(t, (one, other)))
+    return found
+
+
+def laid_out(ends: Sequence[Encoding], path: Sequence[Cell], phrases: Sequence[Phrase]) -> Song:
+    """The phrases of a path at their leaders' bar lines, with the tempo and programme of each place."""
+    first = ends[path[0].leader].windows[0].onset
+    opening = min((note.onset for note in phrases[0].notes), default=inf)
+    onsets = [first if opening >= -first - SLACK else 0.0]  # a pickup, unless something sounds before it
+    for cell in path:
+        onsets.append(onsets[-1] + ends[cell.leader].span(cell.places[cell.leader]))
+    paces, programs = [pace(end.song) for end in ends], [end.song.parts[end.track].program for end in ends]
+    title = " to ".join(end.song.title for end in ends) if all(end.song.title for end in ends) else ""
+    song = assemble(phrases, onsets=onsets[:-1], title=title)
+    turn = next((at for at, cell in zip(onsets, path, strict=False) if cell.leader), inf)
+    notes = song.parts[0].notes
+    turn = inf if programs[0] == programs[1] else turn
+    halves = [[n for n in notes if (n.onset >= turn - SLACK) == late] for late in (False, True)]
+    parts = tuple(Part(tuple(half), program=p) for half, p in zip(halves, programs, strict=True) if half)
+    tempi: list[tuple[float, float]] = []
+    for at, cell in zip(onsets, path, strict=False):
+        tempo = paces[0] * (paces[1] / paces[0]) ** cell.t  # equal where the two are, to the last bit
+        if not tempi or tempo != tempi[-1][1]:
+            tempi.append((max(0.0, at), tempo))
+    key = find_key(notes) if notes else None
+    return replace(song, parts=parts or song.parts, tempi=tuple(tempi), key=key)
+
+
+def meeting(ends: Sequence[Encoding], fit: str) -> tuple[str, ...]:
+    """What was done to let two unlike songs meet, and what was noticed in each, in sentences."""
+    notices = []
+    for which, end in zip(("first", "second"), ends, strict=True):
+        notices += [f"the {which} song: {said}" for said in dict.fromkeys((*end.song.notices, *end.notices))]
+    one, other = (" and ".join(dict.fromkeys(str(w.phrase.metre) for w in end.windows)) for end in ends)
+    if one != other:
+        notices.append(
+            f"{one} meets {other} bar by bar: the first half of the way is in the one, then the other"
+        )
+    counts = [len(end.windows) for end in ends]
+    if counts[0] != counts[1]:
+        which, how = "first" if counts[0] < counts[1] else "second", {"loop": "looped"}.get(fit, "stretched")
+        notices.append(f"the {which} song was {how} from {min(counts)} windows to the other's {max(counts)}")
+    if any(others := [sum(bool(part.notes) for part in end.song.parts) - 1 for end in ends]):
+        notices.append(f"the other tracks ({others[0]} and {others[1]}) sound in the ends alone")
+    if any(len(end.song.tempi) > 1 for end in ends):
+        notices.append("tempo changes sound in the ends alone; between them each song has its mean tempo")
+    return tuple(notices)

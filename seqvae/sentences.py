@@ -1,0 +1,118 @@
+"""Sentences: a trained model that samples, reconstructs, varies, interpolates and shifts them.
+
+Conventions: a sentence has one z; N sentences are z (N, Z). How symbols are chosen is a `Sampling` or a `Beam`.
+What a model changes in a text it is given, `notices` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqvae import texts
+from seqvae.checkpoint import Saved, save_attribute
+from seqvae.codecs import TextCodec, WordsCodec
+from seqvae.decoding import GREEDY, Beam, Sampling
+from seqvae.engine import Engine, require
+from seqvae.latent import slerp
+from seqvae.song import SeqvaeError
+
+How = Sampling | Beam
+
+
+class Sentences(Engine):
+    """A model of text with everything it can do; `device` is where its encoder runs."""
+
+    codec: TextCodec
+
+    def __init__(self, saved: Saved, device: str = "cpu") -> None:
+        if not isinstance(saved.codec, TextCodec):
+            raise SeqvaeError(f"this is a model of {saved.codec.kind}, not of text")
+        super().__init__(saved, device)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Posterior means (N, Z). Raises `SeqvaeError` for a text without a word."""
+        for text in texts:
+            require(bool(self.codec.symbols(text)), f"there is nothing to read in {text[:40]!r}")
+        return self._means([self.codec.encode(text) for text in texts])
+
+    def decode(self, z: Tensor, how: How = GREEDY, seed: int = 0) -> list[str]:
+        """z (N, Z) -> N texts."""
+        return self._decoded(z, np.empty((len(z), 0), np.int16), how, seed)
+
+    def notices(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """What spelling changes in the texts, each in a sentence: what is cut, and words it does not know."""
+        found = []
+        for text in texts:
+            shown = text if len(text) <= 40 else f"{text[:37]}..."
+            if self.codec.cut(text):
+                found.append(f'"{shown}" is longer than {self.codec.longest - 1} steps, and was cut')
+            if isinstance(self.codec, WordsCodec):
+                unknown = dict.fromkeys(word for word in text.split() if word not in self.codec.index)
+                if unknown:
+                    found.append(f"the model does not know {', '.join(unknown)}")
+        return tuple(dict.fromkeys(found))
+
+    def sample(self, n: int = 1, how: How = Sampling(), seed: int = 0, prior: str = "fitted") -> list[str]:  # noqa: B008
+        """n new sentences, from the mixture of exemplars if the model has one, else from N(0, I)."""
+        require(n >= 1, f"at least one sentence can be made, not {n}")
+        return self.decode(self._drawn(n, np.empty((1, 0), np.int16), seed, prior)[:, 0], how, seed)
+
+    def reconstruct(self, texts: Sequence[str], how: How = GREEDY, seed: int = 0) -> list[str]:
+        """What the model keeps of each text: decoded from its posterior mean."""
+        return self.decode(self.encode(texts), how, seed)
+
+    def interpolate(self, a: str, b: str, steps: int = 7, how: How = GREEDY, seed: int = 0) -> list[str]:
+        """`steps` sentences from a to b: step s is decoded at slerp(a's, b's, s / (steps - 1)).
+
+        The ends are what reconstruct() gives of a and b.
+        """
+        require(steps >= 2, f"a path has at least 2 steps, not {steps}")
+        ends = self.encode([a, b])
+        z = torch.stack([slerp(ends[0], ends[1], s / (steps - 1)) for s in range(steps)])
+        return self.decode(z, how, seed)
+
+    def vary(self, text: str, amount: float = 0.3, n: int = 8, how: How = GREEDY, seed: int = 0) -> list[str]:
+        """n variations: z goes the share `amount` of the way (slerp) from the text's to that of a new one.
+
+        At amount 0 all are the reconstruction, at 1 nothing is left of the text.
+        """
+        require(0 <= amount <= 1, f"the amount of a variation lies in 0 to 1, not {amount:g}")
+        require(n >= 1, f"at least one variation can be made, not {n}")
+        goals = self._drawn(n, np.empty((1, 0), np.int16), seed, "fitted")[:, 0]
+        return self.decode(slerp(self.encode([text]).expand_as(goals), goals, amount), how, seed)
+
+    def learn_attribute(self, without: Path, with_: Path, out: Path, limit: int = 20_000) -> tuple[int, int]:
+        """Writes the attribute that leads from the one file's texts to the other's; returns how many it read.
+
+        It is the difference of the two mean posterior means, of at most `limit` texts each (Larsen et al.
+        2016; Roberts et al. 2018). Raises `SeqvaeError` where a file has no texts.
+        """
+        kinds = [list(islice(self._readable(path), limit)) for path in (without, with_)]
+        for path, found in zip((without, with_), kinds, strict=True):
+            require(bool(found), f"{path} holds no text, and an attribute needs two kinds of them")
+        means = [self.encode(found).mean(0) for found in kinds]
+        counts = len(kinds[0]), len(kinds[1])
+        about = {"without": without.name, "with": with_.name, "texts": counts}
+        save_attribute(out, means[1] - means[0], self.saved, about)
+        return counts
+
+    def _readable(self, path: Path) -> Iterator[str]:
+        """The texts of a file, but for lines that cannot be read and such without a word."""
+        for line in texts.read(path):
+            if isinstance(line.text, str) and self.codec.symbols(line.text):
+                yield line.text
+
+    def shift(self, text: str, vector: Tensor, scales: Sequence[float], how: How = GREEDY, seed: int = 0) -> list[str]:
+        """The text at z + scale * vector (Z,) for each scale (Bowman et al. 2016; Mikolov et al. 2013).
+
+        Raises `SeqvaeError` for a vector of another size than this model's.
+        """
+        size = self.saved.model.size.latent
+        require(vector.shape == (size,), f"the vector is of another model: this one has {size} dimensions")
+        return self.decode(self.encode([text]) + torch.tensor(scales)[:, None] * vector, how, seed)

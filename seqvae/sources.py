@@ -1,0 +1,227 @@
+"""What a corpus is made of: the files of a folder, the built-in collections, and texts in packs.
+
+Conventions: a *pack* is a file of up to PACK texts of one split, each with its name, a list in JSON a line.
+Texts of any source are packed before they are spelt, so that `harvest` reads them as it reads files of music:
+in parallel, whatever their size, and never again after a kill.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from seqvae import files, texts
+from seqvae.codecs import Spelling, TextCodec
+from seqvae.codecs.text import LEARNT_FROM
+from seqvae.disk import write_atomic
+from seqvae.song import SeqvaeError
+
+MUSIC = {".mid", ".midi", ".abc", ".musicxml", ".mxl", ".xml", ".krn"}
+SUFFIXES = {"melody": MUSIC, "text": texts.SUFFIXES}  # by the codec's kind
+WORDS = {"melody": "music", "text": "text"}
+BUILT_IN = {"folk": "melody", "wordnet": "text"}
+PACK = 500  # texts
+PACKED = ".texts"  # suffix of a pack
+
+
+class Unit(NamedTuple):
+    """A file to be read."""
+
+    name: str  # path below the source, with slashes
+    path: str
+    size: int  # bytes
+    time: int  # ns, of the last change
+    split: int = -1  # of all that is in it, an index; -1: to be drawn
+
+    @classmethod
+    def of(cls, path: str, source: str, split: int = -1) -> "Unit":
+        known = os.stat(path) if os.path.exists(path) else os.lstat(path)  # a link to nothing
+        name = Path(path).relative_to(source).as_posix()
+        return cls(name, path, known.st_size, known.st_mtime_ns, split)
+
+
+WORDNET = Unit("wordnet", "", 0, 0)
+
+
+class Packs(NamedTuple):
+    units: list[Unit]  # of one split each
+    counts: list[int]  # texts of each split
+    rejects: list[tuple[str, str]]  # name, reason
+
+
+def kind(source: str | Path) -> str:
+    """The kind of codec for a file or folder: "melody" where there is music, or else "text". Raises
+    SeqvaeError for a folder with neither, and where there is nothing."""
+    if str(source) in BUILT_IN:
+        return BUILT_IN[str(source)]
+    found = {texts.suffix(path) for path in _walk(source, "")[0]}
+    if not found & (MUSIC | texts.SUFFIXES) and os.path.isdir(source):
+        known = f"music ({_listed(MUSIC)}) or text ({_listed(texts.PLAIN)}, also with .gz)"
+        raise SeqvaeError(f"{source} holds no files of {known}")
+    return "melody" if found & MUSIC else "text"
+
+
+def _listed(suffixes: set[str]) -> str:
+    return " ".join(sorted(suffixes))
+
+
+def folk(essen: bool) -> list[Unit]:
+    """The books of `files.folk`, each a file of its own for the workers."""
+    spec = importlib.util.find_spec("music21")
+    if spec is None or spec.origin is None:
+        raise SeqvaeError("the folk tunes ship with music21, which is not installed: run pip install music21")
+    root = Path(spec.origin).parent / "corpus"
+    collections = [root / name for name in files.COLLECTIONS + (("essenFolksong",) if essen else ())]
+    return [Unit.of(str(path), str(root)) for books in collections for path in sorted(books.glob("*.abc"))]
+
+
+def find(
+    source: str | Path,
+    out: str | Path,
+    kind: str,
+    given: Sequence[str | Path | None] = (),
+    essen: bool = False,
+) -> tuple[list[Unit], list[tuple[str, str]]]:
+    """The files of a kind in a file or folder, in order of name, or of what is built in, and (name, reason)
+    for all that is left out. What is in `out` is not looked at; a file that is named may hold text whatever
+    its ending. The files `given` make splits 1, 2 ... of their own, and follow.
+    """
+    units, rejects = _files(source, out, kind, essen)
+    for split, path in enumerate(given, 1):
+        if path is not None:
+            others = [unit._replace(split=split) for unit in _files(path, out, kind, essen)[0]]
+            taken = {os.path.realpath(unit.path) for unit in others}
+            units = [unit for unit in units if os.path.realpath(unit.path) not in taken] + others
+    if all(unit.split > 0 for unit in units):
+        raise SeqvaeError(f"{source} has nothing besides the files that are splits of their own")
+    return units, rejects
+
+
+def _files(
+    source: str | Path, out: str | Path, kind: str, essen: bool
+) -> tuple[list[Unit], list[tuple[str, str]]]:
+    if BUILT_IN.get(str(source)) == kind:
+        return (folk(essen) if kind == "melody" else [WORDNET]), []
+    paths, faults = _walk(source, out)
+    root = os.path.abspath(source)
+    rejects = [(os.path.relpath(fault.filename, root), "the folder cannot be read") for fault in faults]
+    base = root if os.path.isdir(root) else os.path.dirname(root)
+    units = []
+    for path in sorted(paths):
+        unit = Unit.of(path, base)
+        if texts.suffix(path) in SUFFIXES[kind] or (kind == "text" and base != root):
+            units.append(unit)
+        else:
+            rejects.append((unit.name, f"not {WORDS[kind]}"))
+    if not units:
+        raise SeqvaeError(f"{source} holds no {WORDS[kind]}, that is no files in {_listed(SUFFIXES[kind])}")
+    return units, rejects
+
+
+def _walk(source: str | Path, out: str | Path) -> tuple[list[str], list[OSError]]:
+    """Every file of a folder but for what is in `out`, or the file itself, and what cannot be entered."""
+    root, been = os.path.abspath(source), {os.path.realpath(out)}
+    if not os.path.isdir(root):
+        if not os.path.exists(root):
+            raise SeqvaeError(f"there is no file or folder {source}")
+        return [root], []
+    paths: list[str] = []
+    faults: list[OSError] = []
+    for folder, folders, names in os.walk(root, onerror=faults.append, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in been else sorted(folders)
+        paths += [] if real in been else [os.path.join(folder, name) for name in names]
+        been.add(real)
+    return paths, faults
+
+
+def read(unit: Unit, split: str, column: str | None) -> Iterator[texts.Line]:
+    return texts.wordnet() if unit == WORDNET else texts.read(unit.path, split=split, column=column)
+
+
+def pack(
+    sources: Iterable[tuple[Unit, Iterable[texts.Line]]],
+    folder: Path,
+    draw: Callable[[str], int],
+    spare: Callable[[Unit], bool],
+    progress: Callable[[int], None],
+) -> Packs:
+    """Writes the texts of files into packs below `folder`, unless they all are there already.
+
+    A text is of its file's split, or of the one that is drawn of it. A file that cannot be read is left out
+    where it may be spared; else the SeqvaeError is raised. `progress` is told the number of texts.
+    """
+    if (held := _packed(folder)) is not None:
+        return held
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    packs = Packs([], [0, 0, 0], [])
+    waiting: tuple[list[str], ...] = ([], [], [])
+
+    def flush(split: int) -> None:
+        name = f"{split}-{len(packs.units):07}{PACKED}"
+        with open(folder / name, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.writelines(waiting[split])
+        packs.units.append(Unit.of(str(folder / name), str(folder), split))
+        packs.counts[split] += len(waiting[split])
+        waiting[split].clear()
+        progress(sum(packs.counts))
+
+    for unit, read in sources:
+        try:
+            for number, text, _ in read:
+                name = f"{unit.name}:{number}"
+                if isinstance(text, SeqvaeError):
+                    packs.rejects.append((name, str(text)))
+                    continue
+                split = unit.split if unit.split >= 0 else draw(text)
+                waiting[split].append(json.dumps([name, text], ensure_ascii=False) + "\n")
+                if len(waiting[split]) == PACK:
+                    flush(split)
+        except SeqvaeError as fault:
+            if not spare(unit):
+                raise
+            packs.rejects.append((unit.name, str(fault).removeprefix(f"{unit.path}: ")))
+    for split in range(len(waiting)):
+        if waiting[split]:
+            flush(split)
+    packs.units.sort(key=lambda unit: (unit.split, unit.name))
+    write_atomic(folder / "packs.json", json.dumps(packs).encode())
+    return packs
+
+
+def _packed(folder: Path) -> Packs | None:
+    """What `pack` wrote, if it is all there as it was written."""
+    try:
+        units, counts, rejects = json.loads((folder / "packs.json").read_bytes())
+        packs = Packs([Unit(*unit) for unit in units], counts, [(name, why) for name, why in rejects])
+        whole = all(Unit.of(unit.path, str(folder), unit.split) == unit for unit in packs.units)
+        return packs if whole else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def unpack(path: str | Path) -> Iterator[tuple[str, str]]:
+    """(name, text) for every text of a pack."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            name, text = json.loads(line)
+            yield name, text
+
+
+def learn(spelling: Spelling, packs: Packs, progress: Callable[[int], None]) -> TextCodec:
+    """The codec, learnt from the texts of split 0 unless its vocabulary stands beside the packs already; of
+    more than LEARNT_FROM texts from some, evenly spread. `progress` is told 0 and 1."""
+    held = Path(packs.units[0].path).with_name("vocabulary")
+    if held.exists():
+        return spelling.codec(held.read_bytes())
+    progress(0)
+    found = (text for unit in packs.units if unit.split == 0 for _, text in unpack(unit.path))
+    codec = spelling.learn(islice(found, 0, None, -(-packs.counts[0] // LEARNT_FROM)))
+    write_atomic(held, codec.state)
+    progress(1)
+    return codec
