@@ -23,7 +23,8 @@ from seqvae.codecs import Codec
 from seqvae.corpus import Corpus, collate
 from seqvae.decoding import GREEDY, Sampling, Stepper, decode
 from seqvae.harvest import digest
-from seqvae.latent import Mixture, divergences, slerp
+from seqvae.importance import importance_nll
+from seqvae.latent import Mixture, divergences, minibatch_mi, slerp
 from seqvae.metrics import music, text
 from seqvae.model import SequenceVAE
 from seqvae.objective import Elbo, Posterior
@@ -215,8 +216,8 @@ def bounds(
 ) -> dict[str, float]:
     """nll at one posterior sample, KL, MI, KL - MI, active units, and the nll with another window's z.
 
-    Of text also the perplexity that nll + KL bounds, END counted as a word. With an objective also its loss at
-    the full weight, whatever the schedule.
+    Of text also the perplexity that nll + KL bounds, END counted as a word and START not, and the MI of
+    minibatches. With an objective also its loss at the full weight, whatever the schedule.
     """
     noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
     z = posterior.sample(noise)
@@ -232,11 +233,26 @@ def bounds(
         "nll_of_another_z": likelihoods(model, corpus, split, indices, another).mean().item(),
     }
     if corpus.codec.kind == "text":
+        figures["mi_of_minibatches"] = minibatch_mi(posterior, noise)
         symbols = np.diff(corpus.split(split).offsets)[indices].mean()
         figures["perplexity"] = math.exp((figures["nll"] + figures["kl"]) / symbols)
     if objective is not None:
         figures["loss"] = replace(objective, anneal="constant")(nll, posterior, 0).loss.item()
     return figures
+
+
+@torch.inference_mode()
+def tightened(
+    model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray, samples: int, seed: int = 0
+) -> dict[str, float]:
+    """The importance-weighted nll of the chosen windows, and of text its perplexity."""
+    total, symbols = 0.0, 0
+    for places, (steps, lengths, conditions) in bucketed(corpus, split, indices):
+        own = places.tolist()
+        nll = importance_nll(model, steps, lengths, conditions, samples=samples, seed=seed, indices=own)
+        total, symbols = total + nll.double().sum().item(), symbols + int(lengths.sum())
+    figures = {"iw_nll": total / len(indices), "iw_samples": samples}
+    return figures | ({"iw_perplexity": math.exp(total / symbols)} if corpus.codec.kind == "text" else {})
 
 
 @torch.inference_mode()
@@ -247,11 +263,12 @@ def assess(
     *,
     limit: int | None = None,
     samples: int = 1000,
+    importance: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Every figure of a model on a split, as plain numbers; samples at temperature 1 from each prior it has.
 
-    Raises `SeqvaeError` for a split without windows, or one that is none.
+    With importance samples also the importance-weighted nll, which takes that many passes of the decoder. Raises `SeqvaeError` for a split without windows, or one that is none.
     """
     model = saved.model
     indices = chosen(corpus, split, limit, seed)
@@ -260,6 +277,8 @@ def assess(
     posterior = posteriors(model, corpus, split, indices)
     figures: dict[str, Any] = {"split": split, "windows": len(indices), "seed": seed}
     figures |= bounds(model, corpus, split, indices, posterior, seed)
+    if importance:
+        figures |= tightened(model, corpus, split, indices, importance, seed)
     figures |= reconstruction(model, corpus, split, indices, posterior)
     summary = JUDGES[corpus.codec.kind].summary
     figures["corpus"] = summary(held(corpus, split, indices))
@@ -273,9 +292,14 @@ def assess(
 
 
 def evaluate(
-    model_folder: Path, corpus_folder: Path, split: str = "test", limit: int | None = None, seed: int = 0
+    model_folder: Path,
+    corpus_folder: Path,
+    split: str = "test",
+    limit: int | None = None,
+    importance: int = 0,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """`assess` for a model folder and a corpus folder. Raises `SeqvaeError` where their codecs differ."""
     saved, corpus = load_model(model_folder), Corpus.open(corpus_folder)
     saved.check_codec(corpus.codec)
-    return assess(saved, corpus, split, limit=limit, seed=seed)
+    return assess(saved, corpus, split, limit=limit, importance=importance, seed=seed)

@@ -61,8 +61,18 @@ def divergences(posterior: Posterior, noise: Tensor) -> Divergences:
     z = posterior.sample(noise)
     own = -0.5 * (posterior.logvar + noise.square() + math.log(2 * math.pi)).sum(1)
     mi = (own - aggregate_log_density(z, posterior)).mean()
-    active = (posterior.mean.var(0, unbiased=False) >= 0.01).sum()
+    active = ((posterior.mean - posterior.mean.mean(0)).square().mean(0) >= 0.01).sum()
     return Divergences(posterior.kl().sum(1).mean().item(), mi.item(), int(active))
+
+
+def minibatch_mi(posterior: Posterior, noise: Tensor, size: int = 32) -> float:
+    """The mean MI of batches of ``size`` under their own aggregates (He et al. 2019); at most log size nats.
+
+    What papers on text print; `divergences` has no such ceiling but log N.
+    """
+    parts = zip(posterior.mean.split(size), posterior.logvar.split(size), noise.split(size), strict=True)
+    found = [(len(own), divergences(Posterior(mean, logvar), own).mi) for mean, logvar, own in parts]
+    return sum(count * mi for count, mi in found) / max(len(noise), 1)
 
 
 class Mixture(NamedTuple):

@@ -63,7 +63,39 @@ RECIPES = {
         learning_rate=2e-3,
         evaluate_every=500,
     ),
+    "sentences": Recipe(
+        about="short sentences in pieces of words; beta rises all the way",
+        size=Size(embedding=(256,), encoder=256, decoder=384, head=256, latent=96),
+        objective=Elbo(beta=0.25, warmup=12_000),
+        steps=12_000,
+        learning_rate=1.5e-3,
+        word_dropout=0.3,
+        precision="bf16",
+    ),
+    "text": Recipe(
+        about="a first model of your own sentences in minutes of one CPU core",
+        size=Size(embedding=(128,), encoder=128, decoder=256, head=128, latent=32),
+        objective=Elbo(beta=0.25, warmup=3000),
+        batch_size=64,
+        steps=3_000,
+        learning_rate=2e-3,
+        word_dropout=0.3,
+        evaluate_every=500,
+    ),
+    "ptb": Recipe(
+        about="the benchmark of text VAEs: words of the Penn Treebank, embedding and LSTMs of 256, z of 32",
+        size=Size(embedding=(256,), encoder=256, decoder=256, head=256, latent=32),
+        objective=Elbo(beta=1.0, warmup=6_500, free_bits=6.0, free_over="dimension"),
+        batch_size=64,
+        steps=16_500,
+        learning_rate=1.5e-3,
+        dropout=0.4,
+        precision="bf16",
+        evaluate_every=1_314,
+        save_every=100,
+    ),
 }
+DEFAULTS = {"melody": "small", "text": "text"}  # by the kind of codec
 
 
 def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:

@@ -79,7 +79,7 @@ def read(
             elif form in ("jsonl", "ndjson"):
                 found = _objects(lines, column, label)
             else:
-                found = (Line(number, text) for number, text in lines)
+                found = (Line(number, fault or text) for number, text, fault in lines)
             found = (Line(n, _tidy(text), mark) for n, text, mark in found)
             found = (line for line in found if line.text)
             if split == "sentences":
@@ -118,21 +118,26 @@ def _opened(path: Path) -> TextIO:
         raise
 
 
-def _lines(file: TextIO) -> Iterator[tuple[int, str | SeqvaeError]]:
-    """(number, line) without ever holding one of more than LONGEST_LINE."""
+class _Raw(NamedTuple):
+    number: int
+    text: str
+    fault: SeqvaeError | None = None
+
+
+def _lines(file: TextIO) -> Iterator[_Raw]:
+    """Lines with their ends, of which one of more than LONGEST_LINE is never held whole."""
     number, encoding = 0, file.encoding.removesuffix("-sig").upper()
     while line := file.readline(LONGEST_LINE + 1):
-        number += 1
+        number, wrong = number + 1, ""
         if len(line) > LONGEST_LINE and line[-1] != "\n":
+            wrong, line = f"is longer than {LONGEST_LINE} characters", "\n"
             while (rest := file.readline(LONGEST_LINE)) and rest[-1] != "\n":
                 pass
-            yield number, SeqvaeError(f"line {number} is longer than {LONGEST_LINE} characters")
         elif "\0" in line:
-            yield number, SeqvaeError(f"line {number} holds NUL characters")
+            wrong = "holds NUL characters"
         elif not line.isascii() and HALVES.search(line):
-            yield number, SeqvaeError(f"line {number} is not {encoding}")
-        else:
-            yield number, line
+            wrong = f"is not {encoding}"
+        yield _Raw(number, line, SeqvaeError(f"line {number} {wrong}") if wrong else None)
 
 
 def _chosen(names: list[str], asked: str | None, usual: tuple[str, ...]) -> str | None:
@@ -146,13 +151,11 @@ def _absent(what: str, asked: str | None, usual: tuple[str, ...]) -> str:
     return f"no {what} {asked}" if asked is not None else f"no {what} {', '.join(usual[:-1])} or {usual[-1]}"
 
 
-def _table(
-    lines: Iterator[tuple[int, str | SeqvaeError]], tabs: bool, column: str | None, label: str | None
-) -> Iterator[Line]:
-    first = next((line for line in lines if str(line[1]).strip()), None)
+def _table(lines: Iterator[_Raw], tabs: bool, column: str | None, label: str | None) -> Iterator[Line]:
+    first = next((line for line in lines if line.text.strip()), None)
     if first is None:
         return
-    mark = "\t" if tabs else ";" if "," not in str(first[1]) and ";" in str(first[1]) else ","
+    mark = "\t" if tabs else ";" if "," not in first.text and ";" in first.text else ","
     rows = _rows(chain([first], lines), mark, csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
     _, header = next(rows)
     if isinstance(header, SeqvaeError):
@@ -173,17 +176,15 @@ def _table(
             yield Line(number, row[at], None if to is None else row[to].strip())
 
 
-def _rows(
-    lines: Iterator[tuple[int, str | SeqvaeError]], mark: str, quoting: int
-) -> Iterator[tuple[int, list[str] | SeqvaeError]]:
+def _rows(lines: Iterator[_Raw], mark: str, quoting: int) -> Iterator[tuple[int, list[str] | SeqvaeError]]:
     """(line it begins in, fields) of every record that is not blank."""
     number, fault = 0, None
 
     def feed() -> Iterator[str]:
         nonlocal number, fault
-        for at, line in lines:
-            number, fault = at, line if isinstance(line, SeqvaeError) else fault
-            yield "\n" if isinstance(line, SeqvaeError) else line
+        for line in lines:
+            number, fault = line.number, fault or line.fault
+            yield line.text
 
     rows = csv.reader(feed(), delimiter=mark, quoting=quoting)  # type: ignore[arg-type]
     while True:
@@ -198,12 +199,10 @@ def _rows(
             yield begins, fault or row
 
 
-def _objects(
-    lines: Iterator[tuple[int, str | SeqvaeError]], column: str | None, label: str | None
-) -> Iterator[Line]:
-    for number, line in lines:
-        if isinstance(line, SeqvaeError):
-            yield Line(number, line)
+def _objects(lines: Iterator[_Raw], column: str | None, label: str | None) -> Iterator[Line]:
+    for number, line, wrong in lines:
+        if wrong is not None:
+            yield Line(number, wrong)
         elif line.strip():
             try:
                 yield _object(number, json.loads(line), column, label)

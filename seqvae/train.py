@@ -44,7 +44,7 @@ from seqvae.latent import divergences, fit_succession
 from seqvae.model import SequenceVAE
 from seqvae.objective import Posterior, Terms
 from seqvae.prior import HOLES, fit_mixture, needs_fit
-from seqvae.recipes import PRECISIONS, RECIPES, Recipe, check, override
+from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override
 from seqvae.song import SeqvaeError
 
 Progress = Callable[[int, int, dict[str, float], str], None]  # step, of how many, figures, a message or ""
@@ -379,11 +379,19 @@ class Run:
             saved = load_model(best)
             finish_model(saved, self.corpus)
             save_model(best, saved, half=True)
-            if saved.mixture is not None:
-                gap = saved.config["prior"]["kl_minus_mi"]
-                told = f"KL - MI is {gap:.1f} nats: samples come from the posteriors of training windows"
-                self.tell(self.step, self.recipe.steps, {}, told)
+            if self.recipe.size.latent:
+                self.tell(self.step, self.recipe.steps, {}, verdict(saved))
         self.fabric.barrier()
+
+
+def verdict(saved: Saved) -> str:
+    """What a finished model's latent is worth, in a sentence."""
+    found = saved.config["prior"]
+    if found["mi"] < min(COLLAPSED, math.log(found["windows"]) / 2):
+        return COLLAPSE
+    source = "the posteriors of training windows" if saved.mixture is not None else "N(0, I)"
+    used = f"the latent is used: z tells {found['mi']:.1f} nats or more of each window, at a KL of {found['kl']:.1f}"
+    return f"{used}; samples come from {source}"
 
 
 @torch.inference_mode()
@@ -413,7 +421,7 @@ def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
 
 def train(
     corpus_folder: str | Path,
-    recipe: str | Recipe,
+    recipe: str | Recipe | None,
     out: str | Path,
     overrides: Mapping[str, str] | None = None,
     *,
@@ -421,19 +429,21 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Train a recipe on a prepared corpus; returns the folder of the best model.
+    """Train a recipe, or its kind's `DEFAULTS`, on a prepared corpus; returns the folder of the best model.
 
     start is a model folder to begin from instead of random weights, of the same codec and sizes. Without a
     validation split the figures are of training windows, and said to be. A finished run resumed
     stays as it is. Raises `SeqvaeError` for an unknown recipe or setting, an occupied folder, a resumed run
     of other settings or another corpus, a loss that is no finite number.
     """
+    corpus = Corpus.open(corpus_folder)
+    recipe = DEFAULTS[corpus.codec.kind] if recipe is None else recipe
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise SeqvaeError(f"no recipe is called {recipe!r}; there are {', '.join(RECIPES)}")
         recipe = RECIPES[recipe]
     recipe = check(override(recipe, overrides or {}))
-    run = Run(Corpus.open(corpus_folder), recipe, Path(out), progress, Path(start) if start else None)
+    run = Run(corpus, recipe, Path(out), progress, Path(start) if start else None)
     run.claim(resume)
     if run.rank == 0 and run.split != "valid":
         message = "the corpus has no validation windows, so the figures are of training windows"

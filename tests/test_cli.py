@@ -90,7 +90,8 @@ def test_generate_says_where_its_melodies_come_from(model: Path, tmp_path: Path)
     saved = load_model(model)
     saved.mixture = Mixture(torch.zeros(1, 8), torch.ones(1, 8), torch.zeros(1, 2))
     save_model(tmp_path / "fitted", saved)
-    for prior, source in (("fitted", "widened posteriors of training windows"), ("standard", "standard normal")):
+    sources = {"fitted": "widened posteriors of training windows", "standard": "standard normal prior"}
+    for prior, source in sources.items():
         said = done("generate", "-m", tmp_path / "fitted", "-n", 1, "--prior", prior, "-o", tmp_path / "out")
         assert f"drawn from the {source}" in said
 

