@@ -13,8 +13,8 @@ import torch
 
 from seqvae.checkpoint import load_model, save_model
 from seqvae.corpus import Corpus
-from seqvae.evaluation import assess
 from seqvae.engine import PRETRAINED
+from seqvae.evaluation import assess
 from seqvae.train import finish_model
 
 

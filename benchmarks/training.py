@@ -1,8 +1,9 @@
 """Training speed as a ratio: `seqvae train`'s step against a bare nn.LSTM loop and its matrix products.
 
-    python benchmarks/training.py CORPUS
+    python benchmarks/training.py CORPUS [RECIPE]
 
-One thread, float32, the `melody` recipe's sizes, the same batches for all. The bare loop holds the same
+One thread, float32, the recipe's sizes (`melody`, or `ptb` for text), the same batches for all. The bare
+loop holds the same
 layers as nn.LSTM, nn.Linear and nn.Embedding with torch.optim.Adam and no framework around it. The limit is
 the step's matrix products alone: for each product of the forward pass the two of the backward pass as well.
 Medians of 7 rounds of 20 batches. Fill is the share of an epoch's batch cells that hold real tokens.
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from seqvae.checkpoint import build_model
 from seqvae.corpus import Batch, Corpus
@@ -31,7 +33,7 @@ ROUNDS, BATCHES = 7, 20
 def products(model: SequenceVAE, batch: Batch) -> list[tuple[int, int, int]]:
     """(rows, in, out) of every matrix product of the forward pass on this batch."""
     size, (rows, steps, _) = model.size, batch.steps.shape
-    embedded, told = sum(size.embedding), size.condition
+    embedded, told = sum(size.embedding), model.conditions.width
     known = size.latent + told
     found = []
     for _ in range(2):  # the encoder's directions
@@ -65,7 +67,10 @@ def bare_step(model: SequenceVAE, optimizer: torch.optim.Optimizer, recipe: Reci
     """The same network as its layers, called by hand: no Fabric, no modules of ours, no schedule."""
     steps, lengths, conditions = (torch.from_numpy(part) for part in batch)
     encoder, decoder, place = model.encoder, model.decoder, torch.arange(steps.shape[1])
-    told = sum(rows(conditions[:, i]) for i, rows in enumerate(model.conditions.tables))
+    told = sum(
+        (rows(conditions[:, i]) for i, rows in enumerate(model.conditions.tables)),
+        torch.zeros(len(steps), model.conditions.width),
+    )
     x = torch.cat([rows(steps[..., k]) for k, rows in enumerate(encoder.steps.tables)], -1)
     x = torch.cat((x, told[:, None].expand(-1, x.shape[1], -1)), -1)
     back = (lengths[:, None] - 1 - place).clamp(min=0)[..., None]
@@ -82,19 +87,19 @@ def bare_step(model: SequenceVAE, optimizer: torch.optim.Optimizer, recipe: Reci
     sizes = torch.tensor([stream.size for stream in model.streams])
     shifted = torch.cat(((sizes + START).expand(len(steps), 1, -1), steps[:, :-1]), 1)
     y = torch.cat([rows(shifted[..., k]) for k, rows in enumerate(decoder.steps.tables)], -1)
-    y = torch.cat((y, known[:, None].expand(-1, y.shape[1], -1)), -1)
+    y = torch.cat((F.dropout(y, recipe.dropout), known[:, None].expand(-1, y.shape[1], -1)), -1)
     state, _ = decoder.lstm(y, (h[None].contiguous(), c[None].contiguous()))
-    hidden = (decoder.heads.project(state) + decoder.heads.known(known)[:, None]).split(
-        decoder.heads.width, -1
-    )
+    heads, state = decoder.heads, F.dropout(state, recipe.dropout)
+    hidden = (heads.project(state) + heads.known(known)[:, None]).split(heads.width, -1)
     logits = []
-    for k, score in enumerate(decoder.heads.scores):
+    for k, (weight, bias) in enumerate(heads.weights(decoder.steps)):
         layer = hidden[k]
-        for j, rows in enumerate(decoder.heads.earlier[k]):
+        for j, rows in enumerate(heads.earlier[k]):
             layer = layer + rows(steps[..., j])
-        logits.append(score(layer.relu()))
-    before = torch.cat((steps.new_full((len(steps), 1), -1), steps[:, :-1, 0]), 1)
-    logits[0] = logits[0].masked_fill(torch.arange(sizes[0]) <= before[..., None], -1e4)
+        logits.append(F.linear(layer if model.streams[k].kind == "word" else layer.relu(), weight, bias))
+    if model.streams[0].kind == "increasing":
+        before = torch.cat((steps.new_full((len(steps), 1), -1), steps[:, :-1, 0]), 1)
+        logits[0] = logits[0].masked_fill(torch.arange(sizes[0]) <= before[..., None], -1e4)
     kl = 0.5 * (mu.square() + logvar.expm1() - logvar).sum(1)
     loss = (sequence_nll(logits, steps, lengths) + recipe.objective.beta * kl).mean()
     optimizer.zero_grad()
@@ -104,7 +109,8 @@ def bare_step(model: SequenceVAE, optimizer: torch.optim.Optimizer, recipe: Reci
 
 
 def main() -> None:
-    corpus, recipe = Corpus.open(sys.argv[1]), replace(RECIPES["melody"], precision="32")
+    name = sys.argv[2] if len(sys.argv) > 2 else "melody"
+    corpus, recipe = Corpus.open(sys.argv[1]), replace(RECIPES[name], precision="32")
     with tempfile.TemporaryDirectory() as folder:
         run = Run(corpus, recipe, Path(folder), None)
     bare = build_model(corpus.codec, recipe.size)
@@ -131,9 +137,7 @@ def main() -> None:
     ratio = statistics.median(b / a for a, b in zip(took["ours"][1:], took["bare"][1:], strict=True))
     print(f"ms a step: ours {ours / BATCHES * 1e3:.0f}, bare nn.LSTM {other / BATCHES * 1e3:.0f}, ", end="")
     print(f"matrix products {limit / BATCHES * 1e3:.0f}")
-    print(
-        f"of the limit {limit / ours:.2f}; of the bare loop's speed {ratio:.2f} (median of {ROUNDS} pairs)"
-    )
+    print(f"of the limit {limit / ours:.2f}; of the bare loop's speed {ratio:.2f} (median of {ROUNDS} pairs)")
     print(f"fill {corpus.fill('train', recipe.batch_size):.3f}")
 
 

@@ -58,12 +58,16 @@ def store(path: Path, data: bytes) -> None:
 
 
 def build_model(codec: Codec, size: Size) -> SequenceVAE:
-    """Raises `SeqvaeError` where the size has not one embedding for each of the codec's streams, or words, which
-    are scored by their embedding, have a head of another width."""
+    """Raises `SeqvaeError` where the size has not one embedding for each of the codec's streams.
+
+    Or where the head of words, which are scored by their embedding, has another width.
+    """
     if len(size.embedding) != len(codec.streams):
         names = ", ".join(stream.name for stream in codec.streams)
         raise SeqvaeError(f"embedding needs {len(codec.streams)} widths ({names}), not {len(size.embedding)}")
-    tied = [width for width, stream in zip(size.embedding, codec.streams, strict=True) if stream.kind == "word"]
+    tied = [
+        width for width, stream in zip(size.embedding, codec.streams, strict=True) if stream.kind == "word"
+    ]
     if any(width != size.head for width in tied):
         raise SeqvaeError(f"head must be as wide as the embedding of words, {tied[0]}, not {size.head}")
     return SequenceVAE(codec.streams, codec.conditions, size)

@@ -17,7 +17,6 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -29,6 +28,7 @@ import numpy as np
 
 from seqvae import __version__
 from seqvae.codecs import Codec, Encoded, Spelling, TextCodec, build_codec
+from seqvae.disk import scaffold
 from seqvae.harvest import DIGEST, PATIENCE, Job, Shard, harvest, load
 from seqvae.song import SeqvaeError
 from seqvae.sources import PACK, Packs, Unit, find, learn, pack, read
@@ -131,7 +131,8 @@ def prepare(
     of_text = codec.kind == "text"
     if not of_text and (split, column, *given) != ("lines", None, None, None):
         raise SeqvaeError("songs are not read by line or column, and their splits are always drawn")
-    recipe = {"format": FORMAT, "version": VERSION, "source": os.path.basename(os.path.abspath(source))}
+    recipe: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    recipe |= {"source": os.path.basename(os.path.abspath(source))}
     recipe |= {"seed": seed, "essen": essen, "split": split if of_text else None, "column": column}
     recipe |= {"valid": 0.0 if valid_file else float(valid), "test": 0.0 if test_file else float(test)}
     recipe |= {"given": [path and os.path.basename(path) for path in given] if any(given) else None}
@@ -140,14 +141,15 @@ def prepare(
     units, rejects = find(source, out, codec.kind, given, essen)
     count = files = len(units)
     stage, each, tell = "reading", 1, progress or (lambda stage, done, total: None)
-    with _scaffold(out) as work:
+    with scaffold(out) as work:
         if isinstance(codec, Spelling | TextCodec):
             spare = os.path.isdir(source)
             packs = _packs(units, work, recipe, spare, lambda done: tell("reading", done, 0))
             units, rejects, count = packs.units, rejects + packs.rejects, sum(packs.counts)
             stage, each = "spelling", PACK
             if isinstance(codec, Spelling):
-                codec = learn(codec, packs, lambda done: tell("learning the vocabulary", done, 1))
+                stage_of = "learning the vocabulary"
+                codec = learn(codec, packs, recipe["source"], lambda done: tell(stage_of, done, 1))
         seconds = PATIENCE if workers and hasattr(signal, "alarm") else 0
         job = Job(work, codec.config(), codec.state, seconds)
         shards = harvest(units, job, workers, lambda done: tell(stage, min(done * each, count), count))
@@ -155,25 +157,6 @@ def prepare(
         report = _write(out, shards, rejects, recipe, codec, files)
     tell("writing", 1, 1)
     return report
-
-
-@contextmanager
-def _scaffold(out: Path) -> Iterator[Path]:
-    """The folder for the work in progress: it stays to go on from after a kill or a failure of the disk, and
-    goes with all that is new after a fault of the input. Raises SeqvaeError for an OSError."""
-    work = out / ".work"
-    new = [folder for folder in (work, out, *out.parents) if not folder.exists()]
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        yield work
-        shutil.rmtree(work, ignore_errors=True)
-    except OSError as fault:
-        raise SeqvaeError(f"the corpus cannot be written to {out}: {fault.strerror or fault}") from None
-    except SeqvaeError:
-        for folder in new:
-            with suppress(OSError):
-                shutil.rmtree(folder) if folder == work else folder.rmdir()
-        raise
 
 
 def _packs(
@@ -296,7 +279,7 @@ def _write(
 
 def _generic(text: str) -> str:
     """A sentence without what is quoted in it and without its numbers."""
-    return re.sub(r"\b\d+([.,:]\d+)*\b", "N", re.sub(r"""(?<!\w)(['"]).*?\1(?!\w)""", "…", text))
+    return re.sub(r"(?<!\w-)\b\d+([.,:]\d+)*\b", "N", re.sub(r"""(?<!\w)(['"]).*?\1(?!\w)""", "…", text))
 
 
 def _ranked(counts: Counter[str]) -> dict[str, int]:

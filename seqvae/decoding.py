@@ -183,14 +183,18 @@ class Stepper:
             top, which = torch.where(over, value[:, :wide] / how.discount(t), -torch.inf).max(1)
             for row in (top > best).nonzero()[:, 0].tolist():
                 at = which[row]
-                ended[row] = torch.cat((written[row, source[row, at]], symbol[row, at, None]))[:, None].numpy()
+                ended[row] = torch.cat((written[row, source[row, at]], symbol[row, at, None]))[
+                    :, None
+                ].numpy()
             best = torch.maximum(best, top)
             score, keep = value.masked_fill(symbol == end, -torch.inf).topk(wide)
             source, symbol = source.gather(1, keep), symbol.gather(1, keep)
             # No longer sequence can do better: its likelihood only falls, and no discount is greater
             if bool((best >= score[:, 0] / how.discount(most)).all()):
                 break
-            written = torch.cat((written.gather(1, source[..., None].expand(-1, -1, t - 1)), symbol[..., None]), 2)
+            written = torch.cat(
+                (written.gather(1, source[..., None].expand(-1, -1, t - 1)), symbol[..., None]), 2
+            )
             rows_of = (first + source).flatten()
             state = tuple(part[rows_of] for part in state)  # type: ignore[assignment]
             previous = symbol.view(-1, 1)

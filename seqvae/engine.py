@@ -74,7 +74,8 @@ class Engine:
     def _drawn(self, n: int, conditions: np.ndarray, seed: int, prior: str) -> Tensor:
         """z (n, W, Z) of n things of W windows told conditions (W, C), each by the seed and its row.
 
-        Where the condition stays as it was, a window's z follows from the one before it.
+        Where the condition stays as it was, a window's z follows from the one before it: components of the
+        mixture are preferred that are likelier after it than anywhere.
         """
         require(prior in PRIORS, f"a prior is {' or '.join(PRIORS)}, not {prior}")
         saved = self.saved if prior == "fitted" else replace(self.saved, mixture=None, succession=None)
@@ -89,13 +90,15 @@ class Engine:
             noise = torch.from_numpy(np.stack(normal))
             chain: list[Tensor] = []
             for w in range(count):
-                if chain and saved.succession and same[w - 1]:
-                    chain.append(saved.succession.sample(chain[-1], noise[:, w]))
-                    continue
-                fresh = noise[:, w]
+                follows = saved.succession if chain and same[w - 1] else None
                 if saved.mixture:
-                    fresh = saved.mixture.sample(uniform[:, w], fresh, told[w].expand(rows, -1))
-                chain.append(slerp(chain[-1], fresh, 0.5) if chain else fresh)
+                    prefer = follows and follows.preference(chain[-1], saved.mixture.means)
+                    fresh = saved.mixture.sample(uniform[:, w], noise[:, w], told[w].expand(rows, -1), prefer)
+                    chain.append(fresh)
+                elif follows:
+                    chain.append(follows.sample(chain[-1], noise[:, w]))
+                else:
+                    chain.append(slerp(chain[-1], noise[:, w], 0.5) if chain else noise[:, w])
             found.append(torch.stack(chain, 1))
         return torch.cat(found)[:n]
 

@@ -1,8 +1,8 @@
 """What a model is worth on held-out windows: bounds, divergences, reconstructions, and how its samples look.
 
-Conventions: a window is what a corpus holds, a piece of a melody or a text. Likelihoods and divergences are in
-nats a window; shares lie in 0..1. What a kind of thing is judged by, its `Judge` knows. Everything runs on the
-CPU, in float32.
+Conventions: a window is what a corpus holds, a piece of a melody or a text. Likelihoods and divergences are
+in nats a window; shares lie in 0..1. What a kind of thing is judged by, its `Judge` knows. Everything runs on
+the CPU, in float32.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def sample_windows(
 
 
 def novelty(corpus: Corpus, things: Sequence[Any]) -> dict[str, float]:
-    """Shares of samples that equal a window of train, one of test, or neither; melodies in any transposition."""
+    """Shares of samples that equal a window of train, one of test, or neither; melodies in any key."""
     codec = corpus.codec  # samples are spelt anew: rows may hold what decoding leaves out
     keys = [digest(codec, codec.encode(thing)) for thing in things]
     train, test = corpus.contains("train", keys), corpus.contains("test", keys)
@@ -268,7 +268,8 @@ def assess(
 ) -> dict[str, Any]:
     """Every figure of a model on a split, as plain numbers; samples at temperature 1 from each prior it has.
 
-    With importance samples also the importance-weighted nll, which takes that many passes of the decoder. Raises `SeqvaeError` for a split without windows, or one that is none.
+    With importance samples also the importance-weighted nll, which takes that many passes of the decoder.
+    Raises `SeqvaeError` for a split without windows, or one that is none.
     """
     model = saved.model
     indices = chosen(corpus, split, limit, seed)

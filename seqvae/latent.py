@@ -82,12 +82,21 @@ class Mixture(NamedTuple):
     scales: Tensor  # (C, Z) standard deviations
     conditions: Tensor  # (C, n) what the decoder is told; n may be 0
 
-    def sample(self, uniform: Tensor, noise: Tensor, conditions: Tensor) -> Tensor:
-        """uniform (N,) in [0, 1), noise (N, Z), conditions (N, n) -> z (N, Z), each row by its own alone."""
+    def sample(
+        self, uniform: Tensor, noise: Tensor, conditions: Tensor, preference: Tensor | None = None
+    ) -> Tensor:
+        """uniform (N,) in [0, 1), noise (N, Z), conditions (N, n) -> z (N, Z), each row by its own alone.
+
+        preference (N, C) are log weights of the components, even if not given.
+        """
         fits = (conditions[:, None] == self.conditions).all(-1)  # (N, C)
-        counts = (fits | ~fits.any(1, keepdim=True)).cumsum(1)  # up to each component, of those that serve
-        rank = (uniform * counts[:, -1]).long()  # among these, from 0
-        which = torch.searchsorted(counts, rank[:, None], right=True)[:, 0]
+        fits = fits | ~fits.any(1, keepdim=True)
+        weights = fits.double()
+        if preference is not None:
+            weights = preference.double().masked_fill(~fits, -torch.inf).softmax(1)
+        edges = weights.cumsum(1)
+        at = (uniform.double() * edges[:, -1])[:, None]
+        which = torch.searchsorted(edges, at, right=True)[:, 0]
         return self.means[which] + self.scales[which] * noise
 
 
@@ -97,10 +106,30 @@ class Succession(NamedTuple):
     matrix: Tensor  # (Z, Z)
     bias: Tensor  # (Z,)
     factor: Tensor  # (Z, Z)
+    mean: Tensor  # (Z,) of z' whatever z is
+    spread: Tensor  # (Z, Z) factor of its covariance
 
     def sample(self, z: Tensor, noise: Tensor) -> Tensor:
         """z (N, Z), noise (N, Z) -> the next windows' z (N, Z)."""
         return z @ self.matrix.T + self.bias + noise @ self.factor.T
+
+    def preference(self, z: Tensor, points: Tensor) -> Tensor:
+        """log p(point | z) / p(point) (N, C) nats of each point (C, Z) as what follows z (N, Z)."""
+        ahead = (
+            -0.5
+            * torch.cdist(
+                whitened(z @ self.matrix.T + self.bias, self.factor),
+                whitened(points, self.factor),
+                compute_mode="donot_use_mm_for_euclid_dist",
+            ).square()
+        )
+        anyway = -0.5 * whitened(points - self.mean, self.spread).square().sum(1)
+        return ahead - anyway + (self.spread.diagonal().log().sum() - self.factor.diagonal().log().sum())
+
+
+def whitened(points: Tensor, factor: Tensor) -> Tensor:
+    """points (N, Z) in units of a lower Cholesky factor (Z, Z)."""
+    return torch.linalg.solve_triangular(factor, points.T, upper=False).T
 
 
 def fit_succession(z: Tensor, after: Tensor, ridge: float = 1.0) -> Succession:
@@ -110,5 +139,6 @@ def fit_succession(z: Tensor, after: Tensor, ridge: float = 1.0) -> Succession:
     eye = torch.eye(x.shape[1], dtype=torch.float64)
     matrix = torch.linalg.solve(x.T @ x + ridge * eye, x.T @ y).T
     residual = y - x @ matrix.T
-    factor = torch.linalg.cholesky(residual.T @ residual / len(x) + 1e-6 * eye)
-    return Succession(matrix.float(), (mean_after - matrix @ mean).float(), factor.float())
+    factor, spread = (torch.linalg.cholesky(e.T @ e / len(x) + 1e-6 * eye) for e in (residual, y))
+    parts = matrix, mean_after - matrix @ mean, factor, mean_after, spread
+    return Succession(*(part.float() for part in parts))

@@ -69,7 +69,11 @@ class SequenceVAE(nn.Module):
         return self.scaled(self.infer(steps, lengths, conditions))
 
     def scaled(self, posterior: Posterior) -> Posterior:
-        return Posterior(self.encoder.scaled(posterior.mean), posterior.logvar) if self.size.spread else posterior
+        return (
+            Posterior(self.encoder.scaled(posterior.mean), posterior.logvar)
+            if self.size.spread
+            else posterior
+        )
 
     def infer(self, steps: Tensor, lengths: Tensor, conditions: Tensor) -> Posterior:
         """q(z|x) before its mean is scaled."""

@@ -130,7 +130,9 @@ class Encoder(nn.Module):
     def normed(self, mean: Tensor) -> Tensor:
         """gamma * BatchNorm(mean) + shift; a batch of one has no variance and is normed as in evaluation."""
         batch = self.training and len(mean) > 1
-        return self.gamma * F.batch_norm(mean, self.running_mean, self.running_var, training=batch) + self.shift
+        return (
+            self.gamma * F.batch_norm(mean, self.running_mean, self.running_var, training=batch) + self.shift
+        )
 
     def scaled(self, mean: Tensor) -> Tensor:
         """The mean (B, Z) as it is decoded; nothing is ever scaled down."""

@@ -1,7 +1,7 @@
 """Sentences: a trained model that samples, reconstructs, varies, interpolates and shifts them.
 
-Conventions: a sentence has one z; N sentences are z (N, Z). How symbols are chosen is a `Sampling` or a `Beam`.
-What a model changes in a text it is given, `notices` says.
+Conventions: a sentence has one z; N sentences are z (N, Z). How symbols are chosen is a `Sampling` or a
+`Beam`. What a model changes in a text it is given, `notices` says.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ class Sentences(Engine):
             if isinstance(line.text, str) and self.codec.symbols(line.text):
                 yield line.text
 
-    def shift(self, text: str, vector: Tensor, scales: Sequence[float], how: How = GREEDY, seed: int = 0) -> list[str]:
+    def shift(
+        self, text: str, vector: Tensor, scales: Sequence[float], how: How = GREEDY, seed: int = 0
+    ) -> list[str]:
         """The text at z + scale * vector (Z,) for each scale (Bowman et al. 2016; Mikolov et al. 2013).
 
         Raises `SeqvaeError` for a vector of another size than this model's.

@@ -213,15 +213,19 @@ def unpack(path: str | Path) -> Iterator[tuple[str, str]]:
             yield name, text
 
 
-def learn(spelling: Spelling, packs: Packs, progress: Callable[[int], None]) -> TextCodec:
+def learn(spelling: Spelling, packs: Packs, source: str, progress: Callable[[int], None]) -> TextCodec:
     """The codec, learnt from the texts of split 0 unless its vocabulary stands beside the packs already; of
-    more than LEARNT_FROM texts from some, evenly spread. `progress` is told 0 and 1."""
+    more than LEARNT_FROM texts from some, evenly spread. `progress` is told 0 and 1. Raises SeqvaeError, with
+    the source's name, where nothing can be learnt."""
     held = Path(packs.units[0].path).with_name("vocabulary")
     if held.exists():
         return spelling.codec(held.read_bytes())
     progress(0)
     found = (text for unit in packs.units if unit.split == 0 for _, text in unpack(unit.path))
-    codec = spelling.learn(islice(found, 0, None, -(-packs.counts[0] // LEARNT_FROM)))
+    try:
+        codec = spelling.learn(islice(found, 0, None, -(-packs.counts[0] // LEARNT_FROM)))
+    except SeqvaeError as fault:
+        raise SeqvaeError(f"{source}: {fault}") from None
     write_atomic(held, codec.state)
     progress(1)
     return codec

@@ -260,9 +260,7 @@ class Run:
     def sharpen_encoder(self) -> None:
         """Steps of the encoder alone, on other batches, while the loss of every ten of them falls."""
         size, seed = self.recipe.batch_size // self.world, self.recipe.seed
-        others = self.corpus.batches(
-            "train", size, seed, INNER + self.step, rank=self.rank, world=self.world
-        )
+        others = self.corpus.batches("train", size, seed, INNER + self.step, rank=self.rank, world=self.world)
         before, total = math.inf, 0.0
         for inner, batch in enumerate(islice(others, self.recipe.aggressive), 1):
             terms = self.backward(batch, seed_for(self.recipe, INNER * inner + self.step, self.rank))
@@ -342,7 +340,9 @@ class Run:
             self.draw("valid", row, events)
             # One window of N cannot say more than log N nats.
             silent = max(row["mi"], 0) < min(COLLAPSED, math.log(len(self.looked)) / 2)
-            settled = self.step > self.recipe.autoencoder + max(self.recipe.objective.warmup, self.recipe.rise)
+            settled = self.step > self.recipe.autoencoder + max(
+                self.recipe.objective.warmup, self.recipe.rise
+            )
             collapsed = silent and settled and self.recipe.size.latent > 0
             self.tell(self.step, self.recipe.steps, row, COLLAPSE if collapsed else "")
         self.stale, self.aggressive = self.fabric.broadcast((self.stale, self.aggressive))
@@ -390,7 +390,7 @@ def verdict(saved: Saved) -> str:
     if found["mi"] < min(COLLAPSED, math.log(found["windows"]) / 2):
         return COLLAPSE
     source = "the posteriors of training windows" if saved.mixture is not None else "N(0, I)"
-    used = f"the latent is used: z tells {found['mi']:.1f} nats or more of each window, at a KL of {found['kl']:.1f}"
+    used = f"the latent is used: z tells {found['mi']:.1f} nats of a window, at a KL of {found['kl']:.1f}"
     return f"{used}; samples come from {source}"
 
 

@@ -40,7 +40,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def saved(codec: NotesCodec, model: SequenceVAE) -> Saved:
     z = model.size.latent
     mixture = Mixture(noise(5, z), noise(5, z, seed=1).exp(), torch.tensor([[4.0, 2.0]]).expand(5, -1))
-    succession = Succession(noise(z, z), noise(z), noise(z, z).tril())
+    succession = Succession(noise(z, z), noise(z), noise(z, z).tril(), noise(z), noise(z, z).tril())
     return Saved(model, codec, {"recipe": {"steps": 7}, "valid": {"nll": 1.5}}, mixture, succession)
 
 
@@ -115,7 +115,7 @@ def test_a_prior_of_other_fields_is_left_out_for_good(saved: Saved, folder: Path
     save_model(tmp_path / "again", found)
     held = load((tmp_path / "again" / "model.safetensors").read_bytes())
     assert {name for name in held if name.startswith("prior.")} == {
-        f"prior.succession.{key}" for key in ("matrix", "bias", "factor")
+        f"prior.succession.{key}" for key in Succession._fields
     }
 
 
@@ -350,7 +350,7 @@ def test_bad_states_are_refused(codec: NotesCodec, size: Size, batch: Batch, tmp
     path.write_bytes(save({"model.x": torch.zeros(1)}))
     refusal(lambda: load_state(path, model, optimizer), str(path), "does not fit this recipe")
     path.write_bytes(save({name: value for name, value in load(data).items()}))  # without progress
-    refusal(lambda: load_state(path, model, optimizer), str(path), "does not fit this recipe", "metadata")
+    refusal(lambda: load_state(path, model, optimizer), str(path), "does not fit this recipe", "progress")
 
 
 # ----------------------------------------------------------------------------------------- writing

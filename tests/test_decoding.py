@@ -346,7 +346,8 @@ def test_a_wider_beam_finds_likelier_sequences_and_rows_are_their_own(words: Seq
     found = {wide: decode(stepper, z, nothing(40), Beam(wide, 0.0), most_steps=10) for wide in (1, 2, 16)}
     total = {
         wide: sum(
-            likelihood(words, z[row : row + 1], [steps[:, 0].tolist()]).item() for row, steps in enumerate(rows)
+            likelihood(words, z[row : row + 1], [steps[:, 0].tolist()]).item()
+            for row, steps in enumerate(rows)
         )
         for wide, rows in found.items()
     }

@@ -332,5 +332,9 @@ def test_a_language_model_is_evaluated_alike(texts: Corpus, tmp_path: Path):
     recipe = replace(TINY, size=size, steps=150, evaluate_every=150, rise=20)
     saved = load_model(train(texts.folder, recipe, tmp_path / "run"))
     figures = evaluation.assess(saved, texts, "test", samples=10, importance=9)
-    assert figures["kl"] == figures["mi"] == 0 and figures["iw_nll"] == pytest.approx(figures["nll"], rel=1e-4)
-    assert figures["nll"] == figures["nll_of_another_z"] < 15  # untrained 60; all there is to know log 450 = 6.1
+    assert figures["kl"] == figures["mi"] == 0 and figures["iw_nll"] == pytest.approx(
+        figures["nll"], rel=1e-4
+    )
+    assert (
+        figures["nll"] == figures["nll_of_another_z"] < 15
+    )  # untrained 60; all there is to know log 450 = 6.1

@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
 
 from seqvae.latent import (
     Mixture,
@@ -186,7 +192,7 @@ def test_a_row_of_a_mixture_depends_on_its_own_inputs_alone() -> None:
 def test_a_planted_succession_is_found() -> None:
     matrix, bias = 0.3 * noise(4, 4, seed=5), torch.tensor([1.0, -2.0, 0.0, 0.5])
     factor = torch.tensor([[0.2, 0, 0, 0], [0.1, 0.1, 0, 0], [0, 0, 0.3, 0], [0.0, 0.1, 0, 0.2]])
-    planted = Succession(matrix, bias, factor)
+    planted = Succession(matrix, bias, factor, bias, factor)  # the last two are of no use to sample()
     z = noise(10_000, 4)
     found = fit_succession(z, planted.sample(z, noise(10_000, 4, seed=1)))
     # Estimates vary by at most 0.3 / sqrt(10,000) = 0.003: by 5 of these with odds of 6e-7, any of 36 2e-5.
@@ -194,6 +200,32 @@ def test_a_planted_succession_is_found() -> None:
     torch.testing.assert_close(found.bias, bias, atol=0.015, rtol=0)
     torch.testing.assert_close(found.factor @ found.factor.T, factor @ factor.T, atol=0.015, rtol=0)
     assert torch.equal(found.factor, found.factor.tril())
+
+
+def test_points_are_preferred_by_what_they_gain_from_the_window_before() -> None:
+    """In nats: log p(point | z) - log p(point), both as torch has them."""
+    z, before = noise(3000, 4), noise(5, 4, seed=1)
+    found = fit_succession(z, 0.6 * z.roll(1, 1) + 0.5 * noise(3000, 4, seed=2) + 1)
+    points = 2 * noise(7, 4, seed=3)
+    gained = torch.empty(5, 7)
+    anyway = MultivariateNormal(found.mean, scale_tril=found.spread).log_prob(points)
+    for row in range(5):
+        centre = found.matrix @ before[row] + found.bias
+        gained[row] = MultivariateNormal(centre, scale_tril=found.factor).log_prob(points) - anyway
+    torch.testing.assert_close(found.preference(before, points), gained, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.mean, torch.full((4,), 1.0), atol=0.06, rtol=0)  # five standard errors
+
+
+def test_a_preference_weighs_components_that_fit_and_no_others() -> None:
+    mixture = Mixture(torch.arange(4.0)[:, None], torch.zeros(4, 1), torch.tensor([[0.0], [0], [1], [0]]))
+    prefer = torch.tensor([[0.0, math.log(3), 99.0, -torch.inf]]).expand(4000, -1)
+    z = mixture.sample(uniform(4000), torch.zeros(4000, 1), torch.zeros(4000, 1), prefer)[:, 0]
+    assert set(z.tolist()) == {0.0, 1.0}
+    assert z.mean().item() == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 4000) ** 0.5)  # odds 6e-5
+    even = mixture.sample(uniform(50), torch.zeros(50, 1), torch.zeros(50, 1))
+    assert torch.equal(
+        even, mixture.sample(uniform(50), torch.zeros(50, 1), torch.zeros(50, 1), 7 * torch.ones(50, 4))
+    )
 
 
 def test_a_succession_without_noise_is_followed_exactly() -> None:

@@ -89,7 +89,8 @@ def learned() -> Saved:
     sixes = (conditions == torch.from_numpy(codec.condition(SIX))).all(1)
     chosen = [0, 1, int(sixes.int().argmax())]  # two windows in 4/4 and one in 6/8
     mixture = Mixture(z[chosen], torch.full((3, size), 0.5), conditions[chosen].float())
-    succession = Succession(0.8 * torch.eye(size), z.mean(0), 0.5 * torch.eye(size))
+    eye = torch.eye(size)
+    succession = Succession(0.8 * eye, 0.2 * z.mean(0), 0.7 * eye, z.mean(0), 1.2 * eye)
     return Saved(model, codec, {"metres": {"4/4": 20, "6/8": 5}}, mixture, succession)
 
 
@@ -165,8 +166,12 @@ def test_the_fitted_prior_is_drawn_from(pipeline: Melodies, plain: Melodies) -> 
         # Standard errors: 0.5 / sqrt(4000), of which 0.1 is twelve, and of which component is drawn.
         spread = mixture.means[served].std(0, unbiased=False) / 4000**0.5
         assert ((z[:, 0].mean(0) - mixture.means[served].mean(0)).abs() < 0.1 + 6 * spread).all()
-    expected = z[:, 0] @ succession.matrix.T + succession.bias
-    assert ((z[:, 1] - expected).mean(0).abs() < 0.1).all()
+    weights = succession.preference(z[:, 0], mixture.means[:2]).softmax(1)
+    assert 0.1 < weights[:, 0].mean() < 0.9 and weights.max() > 0.7  # what came before matters
+    assert ((z[:, 1].mean(0) - (weights @ mixture.means[:2]).mean(0)).abs() < 0.1 + 6 * spread).all()
+    alone = Melodies(replace(pipeline.saved, mixture=None))._prior(4000, COMMON[:2], 0, "fitted")
+    expected = alone[:, 0] @ succession.matrix.T + succession.bias
+    assert ((alone[:, 1] - expected).mean(0).abs() < 6 * 0.7 / 4000**0.5).all()
     for one in (plain._prior(4000, COMMON, 0, "fitted"), pipeline._prior(4000, COMMON, 0, "standard")):
         # N(0, I): chi-square of 16 degrees, standard error 5.7 / sqrt(4000); 0.6 is six, slerp's bias in it.
         norms = one.square().sum(-1).mean(0)

@@ -246,7 +246,7 @@ def test_every_pooling_sees_each_symbol_and_no_padding(pooling: str, gamma: floa
 
 
 def test_a_batch_norm_holds_the_means_apart() -> None:
-    """BN-VAE: in training every dimension's means have variance gamma^2, so KL >= gamma^2 Z / 2 on average."""
+    """BN-VAE: in training every dimension's means have variance gamma^2, so KL >= gamma^2 Z / 2."""
     torch.manual_seed(0)
     size = Size(embedding=(12,), encoder=10, decoder=14, head=12, latent=6, gamma=0.7)
     model = SequenceVAE((Stream("symbol", "word", 30),), (), size)

@@ -14,7 +14,6 @@ from seqvae.objective import Elbo
 from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override, settings_of
 from seqvae.song import SeqvaeError
 
-
 Tensors = tuple[Tensor, Tensor, Tensor]
 
 

@@ -22,7 +22,11 @@ from seqvae.sentences import Sentences
 from seqvae.song import SeqvaeError
 
 SMALL = Size(embedding=(24,), encoder=32, decoder=48, head=24, latent=8)
-WHO, DOES, WHAT = ("the cat", "a dog", "my friend"), ("likes", "hates"), ("cold milk", "the rain", "old songs")
+WHO, DOES, WHAT = (
+    ("the cat", "a dog", "my friend"),
+    ("likes", "hates"),
+    ("cold milk", "the rain", "old songs"),
+)
 TEXTS = [" ".join(parts) for parts in product(WHO, DOES, WHAT)]
 LIKES, HATES = [t for t in TEXTS if "likes" in t], [t for t in TEXTS if "hates" in t]
 
@@ -205,5 +209,7 @@ def test_options_of_another_kind_are_refused(folder: Path) -> None:
     assert "--track means nothing" in refused("reconstruct", TEXTS[0], "-m", folder, "--track", 1)
     assert "--beam means nothing to a model of melody" in refused("generate", "--beam", 4)
     assert "nothing to read" in refused("reconstruct", "  ", "-m", folder)
-    assert "length penalty" in refused("reconstruct", TEXTS[0], "-m", folder, "--beam", 2, "--length-penalty", -1)
+    assert "length penalty" in refused(
+        "reconstruct", TEXTS[0], "-m", folder, "--beam", 2, "--length-penalty", -1
+    )
     assert "cannot be written" in refused("generate", "-m", folder, "-o", folder / "config.json" / "x.txt")

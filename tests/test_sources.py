@@ -145,8 +145,8 @@ def test_learning_is_done_once_and_on_texts_spread_evenly(
     monkeypatch.setattr(sources, "LEARNT_FROM", 8)
     packs = Shelf(tmp_path / "packs").pack(draw=lambda text: 0)
     told: list[int] = []
-    codec = learn(Spelling("words"), packs, told.append)
+    codec = learn(Spelling("words"), packs, "shelf", told.append)
     assert isinstance(codec, WordsCodec) and told == [0, 1]
     # Of 23 texts every third: those of numbers 1, 4, 7 ... with 10 and 20 left out.
     assert {int(word) for word in codec.words if word.isdigit()} == {1, 4, 7, 11, 14, 17, 21, 24}
-    assert learn(Spelling("words"), packs, told.append).state == codec.state and told == [0, 1]
+    assert learn(Spelling("words"), packs, "shelf", told.append).state == codec.state and told == [0, 1]

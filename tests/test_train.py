@@ -4,9 +4,9 @@ can be read; what goes wrong is one sentence.
 Run as a script this file trains `TINY`: ``test_train.py CORPUS OUT``; under torchrun it is `ranks`.
 """
 
+import copy
 import csv
 import hashlib
-import copy
 import json
 import math
 import multiprocessing

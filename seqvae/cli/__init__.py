@@ -57,5 +57,16 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (generate, interpolate, reconstruct, vary, shift, prepare, train, evaluate, attributes, models):
+for command in (
+    generate,
+    interpolate,
+    reconstruct,
+    vary,
+    shift,
+    prepare,
+    train,
+    evaluate,
+    attributes,
+    models,
+):
     main.add_command(command)

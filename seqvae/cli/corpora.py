@@ -97,7 +97,8 @@ def show(report: Report, out: Path) -> None:
     table(columns, [(name, *counts.values()) for name, counts in rows])
     lost = sum(report.rejected.values())
     things = "texts" if text else "tunes"
-    click.echo(f"{report.tunes} {things} of {report.files} files kept, {lost} left out")
+    files = f"{report.files} file{'s' * (report.files != 1)}"
+    click.echo(f"{report.tunes} {things} of {files} kept, {lost} left out")
     if text:
         click.echo(f"{report.vocabulary} symbols in the vocabulary, {report.steps:.1f} steps a text")
         if report.moved:

@@ -1,4 +1,4 @@
-"""generate, interpolate, reconstruct, vary for melodies: one call on `Melodies` each, and its songs written."""
+"""generate, interpolate, reconstruct, vary for melodies: a call on `Melodies` each, songs written."""
 
 from __future__ import annotations
 

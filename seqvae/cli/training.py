@@ -69,9 +69,7 @@ def train(
     help="Also the importance-weighted nll of so many samples; papers take 500.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(
-    model: str, corpus: Path, split: str, limit: int | None, importance: int, as_json: bool
-) -> None:
+def evaluate(model: str, corpus: Path, split: str, limit: int | None, importance: int, as_json: bool) -> None:
     """Measure a MODEL (a name or folder) on a CORPUS."""
     from seqvae import evaluation
     from seqvae.engine import find_model
@@ -108,7 +106,9 @@ def attributes() -> None:
 @click.argument("with_", metavar="WITH", type=click.Path(path_type=Path))
 @click.option("-m", "--model", default="sentences", show_default=True, metavar="NAME|DIR")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="File, .safetensors.")
-@click.option("--limit", type=click.IntRange(1), default=20_000, show_default=True, help="Texts of each kind.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20_000, show_default=True, help="Texts of each kind."
+)
 def learn(without: Path, with_: Path, model: str, out: Path, limit: int) -> None:
     """From two files of texts WITHOUT and WITH an attribute, the vector from the one to the other."""
     from seqvae.cli.console import opened

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -33,7 +32,9 @@ SEARCHED = (
     click.Option(
         ["--beam"], type=click.IntRange(0, 64), default=0, help="Text: search for the likeliest, so wide."
     ),
-    click.Option(["--length-penalty"], type=float, default=0.6, show_default=True, help="Of a beam; 0: none."),
+    click.Option(
+        ["--length-penalty"], type=float, default=0.6, show_default=True, help="Of a beam; 0: none."
+    ),
 )
 PRIOR = click.Option(
     ["--prior"], type=click.Choice(["fitted", "standard"]), default="fitted", show_default=True
@@ -47,7 +48,11 @@ def drawn(temperature: float) -> tuple[click.Option, ...]:
             ["--temperature"], type=float, default=temperature, show_default=True, help="0: the likeliest."
         ),
         click.Option(
-            ["--top-k"], type=int, default=0, show_default=True, help="Draw from the k likeliest; 0: from all."
+            ["--top-k"],
+            type=int,
+            default=0,
+            show_default=True,
+            help="Draw from the k likeliest; 0: from all.",
         ),
         click.Option(
             ["--top-p"], type=float, default=1.0, show_default=True, help="Draw from the likeliest share."
@@ -61,7 +66,9 @@ def written(png: bool, what: str = "a piano roll of each") -> tuple[click.Option
     """Where results go, and in which forms."""
     return (
         click.Option(
-            ["-o", "--out"], type=FILE, help="Songs: folder, the current one by default. Text: .txt or .jsonl."
+            ["-o", "--out"],
+            type=FILE,
+            help="Songs: folder, the current one by default. Text: .txt or .jsonl.",
         ),
         click.Option(["--musicxml"], is_flag=True, help="Songs: also write scores (.musicxml)."),
         click.Option(["--wav"], is_flag=True, help="Songs: also write sound (.wav)."),

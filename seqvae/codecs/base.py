@@ -19,7 +19,7 @@ class Stream(NamedTuple):
     """One column of a step: symbols 0 .. size-1. ``networks.py`` maps ``kind`` to an embedding and a head.
 
     Kinds: ``increasing`` (a symbol is greater than the one before it in the sequence), ``ordinal``
-    (neighbouring symbols mean neighbouring values), ``category`` (no order), ``word`` (of a large vocabulary).
+    (neighbouring symbols mean neighbouring values), ``category`` (no order), ``word`` (of a vocabulary).
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The codecs of text: one step a word, or one a piece of a word that sentencepiece found in the corpus.
 
-A vocabulary is learnt from a corpus (`learn`) and stays with the model as bytes, ``state``: of words a list, one
-a line in UTF-8; of pieces sentencepiece's own model, which holds the normalisation it was trained with.
+A vocabulary is learnt from a corpus (`learn`) and stays with the model as bytes, ``state``: of words a list,
+one a line in UTF-8; of pieces sentencepiece's own model, which holds the normalisation it was trained with.
 Symbols are the vocabulary's and, after them, END; there are no conditions.
 """
 
