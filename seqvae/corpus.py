@@ -110,7 +110,7 @@ def prepare(
     progress: Progress | None = None,
 ) -> Report:
     """Makes the corpus of a file or folder, with "folk" of the folk tunes that ship with music21, or with
-    "wordnet" of WordNet's examples. The codec says whether of music or of text.
+    "wordnet" of WordNet's examples, "wordnet-glosses" of its definitions too; the codec says of which kind.
 
     Reads in `workers` processes (default: one a core; 0: in this one, which a crash of a reader then ends).
     Called again after a kill it goes on where it was. `valid` and `test` are shares of the tunes; the split

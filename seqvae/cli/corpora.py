@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -11,8 +12,11 @@ from click.core import ParameterSource
 from seqvae.cli.console import Progress, table
 
 if TYPE_CHECKING:
+    from seqvae.codecs import Codec
     from seqvae.corpus import Report
 
+FEW_PIECES = 2000  # for a file of some thousand lines that is trained on as it is
+SPELLING = {"bars", "name", "vocabulary", "algorithm", "longest"}  # what --like decides
 SHOWN = 20  # reasons and notices; the folder holds them all
 FILE = click.Path(path_type=Path)
 OTHERS = {  # what means nothing to a kind
@@ -48,6 +52,9 @@ OTHERS = {  # what means nothing to a kind
     "--split", type=click.Choice(["lines", "sentences"]), default="lines", show_default=True,
     help="Text: what a text is, or a paragraph's sentences.",
 )  # fmt: skip
+@click.option(
+    "--like", metavar="NAME|DIR", help="Spelt as a model or a corpus is, to train that model further."
+)
 @click.option("--column", metavar="NAME", help="Text: of a table or JSON; found by itself otherwise.")
 @click.option("--valid", type=FILE, help="Text: a file that is the valid split.")
 @click.option("--test", type=FILE, help="Text: a file that is the test split.")
@@ -58,15 +65,15 @@ OTHERS = {  # what means nothing to a kind
 @click.pass_context
 def prepare(
     context: click.Context, source: str, out: Path, bars: int, essen: bool, name: str,
-    vocabulary: int | None, algorithm: str, longest: int, split: str, column: str | None,
+    vocabulary: int | None, algorithm: str, longest: int, like: str | None, split: str, column: str | None,
     valid: Path | None, test: Path | None, workers: int | None, seed: int,
 ) -> None:  # fmt: skip
     """Make a corpus to train on of SOURCE.
 
     SOURCE is a file or a folder: of MIDI, ABC, MusicXML and kern files, or else of text, a text a line
     (.txt), JSON lines (.jsonl) or tables (.csv, .tsv), each also with .gz. Or it is "folk", the tunes of
-    O'Neill, Aird and Ryan that ship with music21; or "wordnet", WordNet's usage examples. Run again after an
-    interruption, it goes on where it was.
+    O'Neill, Aird and Ryan that ship with music21; "wordnet", WordNet's usage examples; or "wordnet-glosses",
+    its definitions too. Run again after an interruption, it goes on where it was.
     """
     from seqvae import corpus
     from seqvae.codecs import NotesCodec, Spelling
@@ -77,13 +84,46 @@ def prepare(
         given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
         if given and option.name in OTHERS[of]:
             raise click.UsageError(f"{source} is {WORDS[of]}, to which {option.opts[0]} means nothing")
-    codec = NotesCodec(bars) if of == "melody" else Spelling(name, vocabulary or 0, longest, algorithm)
+        if given and like and option.name in SPELLING:
+            raise click.UsageError(f"{like} decides {option.opts[0]} already; leave out one of the two")
+    codec: Any = NotesCodec(bars) if of == "melody" else Spelling(name, vocabulary or 0, longest, algorithm)
+    if like:
+        codec = spelling_of(like)
+        if codec.kind != of:
+            raise click.UsageError(f"{source} is {WORDS[of]}, and {like} spells {WORDS[codec.kind]}")
     with Progress() as tell:
         report = corpus.prepare(
             source, out, codec=codec, workers=workers, seed=seed, essen=essen, split=split, column=column,
             valid_file=valid, test_file=test, progress=tell,
         )  # fmt: skip
     show(report, out)
+
+
+def prepared(source: Path, out: Path, tell: Progress) -> Path:
+    """The source itself if it is a corpus; else the corpus made of it, as `prepare` does, in this folder."""
+    from seqvae import corpus
+    from seqvae.codecs import NotesCodec, Spelling
+    from seqvae.sources import kind
+
+    if any((source / name).exists() for name in ("corpus.json", ".work")):
+        return source
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise click.UsageError(f"several processes train on one corpus: first seqvae prepare {source}")
+    codec: Any = NotesCodec() if kind(source) == "melody" else Spelling("pieces", FEW_PIECES)
+    report = corpus.prepare(source, out, codec=codec, progress=tell)
+    show(report, out)
+    return out
+
+
+def spelling_of(like: str) -> Codec[Any]:
+    """The codec of a corpus folder or of a model."""
+    from seqvae.checkpoint import load_model
+    from seqvae.corpus import Corpus
+    from seqvae.engine import find_model
+
+    if os.path.isfile(os.path.join(like, "corpus.json")):
+        return Corpus.open(like).codec
+    return load_model(find_model(like)).codec
 
 
 def show(report: Report, out: Path) -> None:

@@ -31,7 +31,10 @@ FIGURES = ("nll", "kl", "mi", "active_units", "weight", "perplexity", "onset_pit
 def train(
     corpus: Path, recipe: str | None, settings: tuple[str, ...], out: Path, start: str | None, resume: bool
 ) -> None:
-    """Train a model on a CORPUS made by prepare."""
+    """Train a model on a CORPUS made by prepare, or on a file or folder as prepare takes it.
+
+    Of the latter a corpus is made first, in the run folder.
+    """
     overrides = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -39,10 +42,12 @@ def train(
             raise click.UsageError(f'a setting is written KEY=VALUE, not "{setting}"')
         overrides[name.strip()] = value.strip()
     from seqvae import train as training
+    from seqvae.cli.corpora import prepared
     from seqvae.engine import find_model
 
     begun = find_model(start) if start else None
     with Progress() as tell:
+        corpus = prepared(corpus, out / "corpus", tell)
 
         def show(step: int, total: int, figures: dict[str, float], message: str) -> None:
             remark = "  ".join(f"{name} {figures[name]:.4g}" for name in FIGURES if name in figures)
