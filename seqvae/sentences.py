@@ -6,8 +6,7 @@ Conventions: a sentence has one z; N sentences are z (N, Z). How symbols are cho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from seqvae.latent import slerp
 from seqvae.song import SeqvaeError
 
 How = Sampling | Beam
+DRAWN = Sampling()
 
 
 class Sentences(Engine):
@@ -58,7 +58,7 @@ class Sentences(Engine):
                     found.append(f"the model does not know {', '.join(unknown)}")
         return tuple(dict.fromkeys(found))
 
-    def sample(self, n: int = 1, how: How = Sampling(), seed: int = 0, prior: str = "fitted") -> list[str]:  # noqa: B008
+    def sample(self, n: int = 1, how: How = DRAWN, seed: int = 0, prior: str = "fitted") -> list[str]:
         """n new sentences, from the mixture of exemplars if the model has one, else from N(0, I)."""
         require(n >= 1, f"at least one sentence can be made, not {n}")
         return self.decode(self._drawn(n, np.empty((1, 0), np.int16), seed, prior)[:, 0], how, seed)
@@ -87,26 +87,30 @@ class Sentences(Engine):
         goals = self._drawn(n, np.empty((1, 0), np.int16), seed, "fitted")[:, 0]
         return self.decode(slerp(self.encode([text]).expand_as(goals), goals, amount), how, seed)
 
-    def learn_attribute(self, without: Path, with_: Path, out: Path, limit: int = 20_000) -> tuple[int, int]:
-        """Writes the attribute that leads from the one file's texts to the other's; returns how many it read.
+    def learn_attribute(
+        self, files: Sequence[Path], out: Path, label: str | None = None, limit: int = 20_000
+    ) -> dict[str, int]:
+        """Writes the attribute that leads from one kind of texts to another; returns how many it read.
 
-        It is the difference of the two mean posterior means, of at most `limit` texts each (Larsen et al.
-        2016; Roberts et al. 2018). Raises `SeqvaeError` where a file has no texts.
+        The kinds are two files, or the two labels of one file, in the order of their names. The attribute is
+        the difference of their mean posterior means, of at most `limit` texts each (Larsen et al. 2016;
+        Roberts et al. 2018). Raises `SeqvaeError` where there are not two kinds.
         """
-        kinds = [list(islice(self._readable(path), limit)) for path in (without, with_)]
-        for path, found in zip((without, with_), kinds, strict=True):
-            require(bool(found), f"{path} holds no text, and an attribute needs two kinds of them")
-        means = [self.encode(found).mean(0) for found in kinds]
-        counts = len(kinds[0]), len(kinds[1])
-        about = {"without": without.name, "with": with_.name, "texts": counts}
-        save_attribute(out, means[1] - means[0], self.saved, about)
+        kinds: dict[str, list[str]] = {}
+        for path in files:
+            for line in texts.read(path, label=label):
+                of = str(path) if len(files) > 1 else line.label
+                require(of is not None, f"{path} has no labels; give it a column of them, or give two files")
+                if isinstance(line.text, str) and self.codec.symbols(line.text) and of is not None:
+                    kinds.setdefault(of, [])
+                    kinds[of] += [line.text] * (len(kinds[of]) < limit)
+        names = list(kinds) if len(files) > 1 else sorted(kinds)
+        held = ", ".join(names[:5]) or "nothing that can be read"
+        require(len(names) == 2, f"an attribute leads from one kind of texts to another, and there is {held}")
+        means = [self.encode(kinds[name]).mean(0) for name in names]
+        counts = {name: len(kinds[name]) for name in names}
+        save_attribute(out, means[1] - means[0], self.saved, {"texts": counts})
         return counts
-
-    def _readable(self, path: Path) -> Iterator[str]:
-        """The texts of a file, but for lines that cannot be read and such without a word."""
-        for line in texts.read(path):
-            if isinstance(line.text, str) and self.codec.symbols(line.text):
-                yield line.text
 
     def shift(
         self, text: str, vector: Tensor, scales: Sequence[float], how: How = GREEDY, seed: int = 0

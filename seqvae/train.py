@@ -387,7 +387,7 @@ class Run:
 def verdict(saved: Saved) -> str:
     """What a finished model's latent is worth, in a sentence."""
     found = saved.config["prior"]
-    if found["mi"] < min(COLLAPSED, math.log(found["windows"]) / 2):
+    if max(found["mi"], 0) < min(COLLAPSED, math.log(found["windows"]) / 2):
         return COLLAPSE
     source = "the posteriors of training windows" if saved.mixture is not None else "N(0, I)"
     used = f"the latent is used: z tells {found['mi']:.1f} nats of a window, at a KL of {found['kl']:.1f}"

@@ -339,6 +339,7 @@ def test_train_passes_everything_on(tmp_path: Path, model: Path, monkeypatch: py
         return out / "best"
 
     monkeypatch.setattr(train, "train", fake)
+    (tmp_path / "corpus.json").touch()  # so it is taken for a corpus, and as it is
     sets = ["--set", "beta=0.2", "--set", "embedding = 8,8,8,4"]
     begun = ["--from", model]
     result = run("train", tmp_path, "--recipe", "melody", *sets, "-o", tmp_path / "run", "--resume", *begun)
@@ -370,7 +371,8 @@ def test_evaluate(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ["figure", "value"], ["split", "valid"], ["windows", "7"], ["nll", "1.235"],
         ["corpus.range_semitones", "9"],
     ]  # fmt: skip
-    assert calls == [(model, tmp_path, "valid", 7)] * 2
+    done("evaluate", model, tmp_path, "--importance", 50)
+    assert calls == [(model, tmp_path, "valid", 7, 0)] * 2 + [(model, tmp_path, "test", None, 50)]
 
 
 @pytest.mark.parametrize(

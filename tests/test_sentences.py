@@ -106,7 +106,8 @@ def test_an_attribute_turns_one_kind_into_the_other(model: Sentences, tmp_path: 
     (tmp_path / "hates.txt").write_text("\n".join(HATES) + "\n\n", encoding="utf-8")
     (tmp_path / "likes.csv").write_text("text\n" + "\n".join(LIKES) + "\n", encoding="utf-8")
     out = tmp_path / "likes.safetensors"
-    assert model.learn_attribute(tmp_path / "hates.txt", tmp_path / "likes.csv", out) == (9, 9)
+    files = tmp_path / "hates.txt", tmp_path / "likes.csv"
+    assert model.learn_attribute(files, out) == {str(files[0]): 9, str(files[1]): 9}
     vector = load_attribute(out, model.saved)
     expected = model.encode(LIKES).mean(0) - model.encode(HATES).mean(0)
     torch.testing.assert_close(vector, expected, atol=1e-5, rtol=1e-4)
@@ -115,16 +116,31 @@ def test_an_attribute_turns_one_kind_into_the_other(model: Sentences, tmp_path: 
     assert sum("likes" in pair[1] for pair in shifted) >= 7
     with pytest.raises(SeqvaeError, match="has 8 dimensions"):
         model.shift(HATES[0], torch.zeros(5), (1.0,))
+    labelled = "".join(f"{'x' if text in HATES else 'y'}\t{text}\n" for text in TEXTS)
+    (tmp_path / "both.tsv").write_text("class\ttext\n" + labelled, encoding="utf-8")
+    assert model.learn_attribute([tmp_path / "both.tsv"], out) == {"x": 9, "y": 9}
+    torch.testing.assert_close(load_attribute(out, model.saved), vector, atol=1e-5, rtol=1e-4)
+    assert model.learn_attribute([tmp_path / "both.tsv"], out, "class", limit=4) == {"x": 4, "y": 4}
 
 
 def test_an_attribute_belongs_to_its_model_and_needs_two_kinds(model: Sentences, tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("the cat likes cold milk\n", encoding="utf-8")
     (tmp_path / "none.txt").write_text("  \n", encoding="utf-8")
     out = tmp_path / "a.safetensors"
-    with pytest.raises(SeqvaeError, match="none.txt"):
-        model.learn_attribute(tmp_path / "one.txt", tmp_path / "none.txt", out)
+    (tmp_path / "same.csv").write_text(
+        "text,label\n" + "the cat likes cold milk,good\n" * 2, encoding="utf-8"
+    )
+    (tmp_path / "bare.csv").write_text("text\nthe cat likes cold milk\n", encoding="utf-8")
+    for names, label, why in (
+        (("one.txt", "none.txt"), None, "none.txt"),
+        (("one.txt",), None, "one.txt has no labels"),
+        (("bare.csv",), "label", "label"),
+        (("same.csv",), None, "one kind of texts to another, and there is"),
+    ):
+        with pytest.raises(SeqvaeError, match=why):
+            model.learn_attribute([tmp_path / name for name in names], out, label)
     assert not out.exists()
-    model.learn_attribute(tmp_path / "one.txt", tmp_path / "one.txt", out)
+    model.learn_attribute([tmp_path / "one.txt", tmp_path / "bare.csv"], out)
     with pytest.raises(SeqvaeError, match="learnt with another model"):
         load_attribute(out, Pipeline.from_pretrained("melody").saved)
     for strange, why in ((tmp_path / "one.txt", "damaged"), (tmp_path / "gone", "cannot be read")):
@@ -200,6 +216,10 @@ def test_an_attribute_is_learnt_and_followed(folder: Path, tmp_path: Path) -> No
     assert result.exit_code == 0 and result.output.split().count("9") == 2
     moved = run("shift", HATES[0], "-m", folder, "--attribute", kept, "--scale", 0, "--scale", 1.5)
     assert moved.exit_code == 0 and HATES[0] in moved.output
+    assert "two files, or of one" in refused(
+        "attributes", "learn", *names, names[0], "-m", folder, "-o", kept
+    )
+    assert "is of melody" in refused("attributes", "learn", *names, "-m", "melody", "-o", kept)
     assert "--attribute" in refused("shift", HATES[0], "-m", folder)
     assert "of melody" in refused("shift", HATES[0], "-m", "melody", "--attribute", kept)
 

@@ -107,19 +107,24 @@ def attributes() -> None:
 
 
 @attributes.command()
-@click.argument("without", type=click.Path(path_type=Path))
-@click.argument("with_", metavar="WITH", type=click.Path(path_type=Path))
+@click.argument("files", metavar="FILE [FILE]", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--label", metavar="NAME", help="Column of labels; found by itself otherwise.")
 @click.option("-m", "--model", default="sentences", show_default=True, metavar="NAME|DIR")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="File, .safetensors.")
 @click.option(
     "--limit", type=click.IntRange(1), default=20_000, show_default=True, help="Texts of each kind."
 )
-def learn(without: Path, with_: Path, model: str, out: Path, limit: int) -> None:
-    """From two files of texts WITHOUT and WITH an attribute, the vector from the one to the other."""
+def learn(files: tuple[Path, ...], label: str | None, model: str, out: Path, limit: int) -> None:
+    """From two files of texts the vector from the one kind to the other; or from one file with two labels."""
     from seqvae.cli.console import opened
+    from seqvae.cli.verbs import kind_of
 
-    counts = opened(model).learn_attribute(without, with_, out, limit)
-    table(("file", "texts"), [(str(without), counts[0]), (str(with_), counts[1])])
+    if len(files) > 2 or (label and len(files) > 1):
+        raise click.UsageError("an attribute is learnt of two files, or of one with labels")
+    if kind_of(model) != "text":
+        raise click.UsageError(f"attributes are for models of text, and {model} is of {kind_of(model)}")
+    counts = opened(model).learn_attribute(files, out, label, limit)
+    table(("kind", "texts"), counts.items())
     click.echo(f"the attribute is {out}: try seqvae shift TEXT --model {model} --attribute {out}")
 
 
