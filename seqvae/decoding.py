@@ -141,19 +141,24 @@ class Stepper:
         h.sigmoid_().mul_(2).sub_(1).mul_(out)
         return torch.addmm(told, h, self.project)
 
+    def scored(self, k: int, layer: Tensor, last: Tensor) -> Tensor:
+        """Logits (B, V) of stream k from its hidden layer (B, width), overwritten; last as in `select`."""
+        weight, bias = self.scores[k]
+        logits = torch.addmm(bias, layer.relu_() if self.rectified[k] else layer, weight)
+        if k == 0 and self.streams[0].kind == "increasing":
+            logits.masked_fill_(self.symbols <= last[:, None], -1e4)
+        return logits
+
     @torch.inference_mode()
     def select(self, hidden: Tensor, last: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
         """The step's symbols (B, K), stream by stream; last (B,) stream 0 before it; uniforms (K, B)."""
         chosen = torch.empty(len(hidden), len(self.streams), dtype=torch.int64)
         layers = hidden.chunk(len(self.streams), 1)
-        for k, (layer, (weight, bias)) in enumerate(zip(layers, self.scores, strict=True)):
+        for k, layer in enumerate(layers):
             if k:
                 rows = chosen[:, :k] + self.places[:k]
                 layer = layer.add_(embedding_bag(rows, self.earlier[k - 1], mode="sum"))
-            logits = torch.addmm(bias, layer.relu_() if self.rectified[k] else layer, weight)
-            if k == 0 and self.streams[0].kind == "increasing":
-                logits.masked_fill_(self.symbols <= last[:, None], -1e4)
-            chosen[:, k] = choose(logits, uniforms[k], how)
+            chosen[:, k] = choose(self.scored(k, layer, last), uniforms[k], how)
         return chosen
 
     @torch.inference_mode()
@@ -171,10 +176,8 @@ class Stepper:
         written = torch.empty(rows, wide, 0, dtype=torch.int64)
         best, ended = torch.full((rows,), -torch.inf), [np.zeros((0, 1), np.int64)] * rows
         for t in range(1, most + 1):
-            (weight, bias), layer = self.scores[0], self.advance(state, previous)
-            logits = torch.addmm(bias, layer.relu_() if self.rectified[0] else layer, weight)
-            if self.streams[0].kind == "increasing":
-                logits.masked_fill_(self.symbols <= previous.where(previous <= end, -1), -1e4)
+            last = previous[:, 0].where(previous[:, 0] <= end, -1)
+            logits = self.scored(0, self.advance(state, previous), last)
             total = score[..., None] + logits.log_softmax(-1).view(rows, wide, -1)
             # Twice as many as are kept: at most every other one is an END
             value, place = total.flatten(1).topk(2 * wide)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +114,7 @@ def compare_texts(corpus: Corpus, pairs: list[tuple[str, str]]) -> dict[str, flo
     return text.compared(pairs, common_words(corpus))
 
 
+@lru_cache(maxsize=1)  # a training asks at every evaluation
 def common_words(corpus: Corpus) -> frozenset[str]:
     """The commonest words of the training texts, or of so many of them."""
     return text.common_words(held(corpus, "train", chosen(corpus, "train", COUNTED)))
@@ -138,13 +140,17 @@ JUDGES = {
 
 
 def reconstruction(
-    model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray, posterior: Posterior
+    model: SequenceVAE,
+    corpus: Corpus,
+    split: str,
+    indices: np.ndarray,
+    posterior: Posterior,
+    originals: Sequence[Any],
 ) -> dict[str, float]:
-    """Greedy decoding from the posterior mean, compared with what was encoded."""
+    """Greedy decoding from the posterior mean, compared with the originals, the chosen windows as things."""
     told = conditions_of(corpus, split, indices)
     estimates = decoded(Stepper(model), corpus.codec, posterior.mean, told)
-    pairs = list(zip(held(corpus, split, indices), estimates, strict=True))
-    return JUDGES[corpus.codec.kind].compare(corpus, pairs)
+    return JUDGES[corpus.codec.kind].compare(corpus, list(zip(originals, estimates, strict=True)))
 
 
 def sample_windows(
@@ -280,9 +286,9 @@ def assess(
     figures |= bounds(model, corpus, split, indices, posterior, seed)
     if importance:
         figures |= tightened(model, corpus, split, indices, importance, seed)
-    figures |= reconstruction(model, corpus, split, indices, posterior)
-    summary = JUDGES[corpus.codec.kind].summary
-    figures["corpus"] = summary(held(corpus, split, indices))
+    originals, summary = held(corpus, split, indices), JUDGES[corpus.codec.kind].summary
+    figures |= reconstruction(model, corpus, split, indices, posterior, originals)
+    figures["corpus"] = summary(originals)
     priors: dict[str, Mixture | None] = {"standard": None}
     if saved.mixture is not None:
         priors = {"fitted": saved.mixture, **priors}

@@ -80,9 +80,9 @@ class Encoder(nn.Module):
         conditions: int,
         hidden: int,
         latent: int,
-        pooling: str = "last+mean",
-        gamma: float = 0.0,
-        spread: float = 0.0,
+        pooling: str,
+        gamma: float,
+        spread: float,
     ) -> None:
         super().__init__()
         self.steps, self.pooling, self.gamma, self.spread = steps, pooling, gamma, spread

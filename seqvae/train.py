@@ -359,8 +359,9 @@ class Run:
         if not math.isfinite(row["loss"] + row["mi"]):
             raise SeqvaeError(DIVERGED.format(self.step))
         apart = max(len(self.looked) // DECODED, 1)
-        few = Posterior(posterior.mean[::apart], posterior.logvar[::apart])
-        row |= evaluation.reconstruction(*given, self.looked[::apart], few)
+        few, some = Posterior(posterior.mean[::apart], posterior.logvar[::apart]), self.looked[::apart]
+        originals = evaluation.held(self.corpus, self.split, some)
+        row |= evaluation.reconstruction(*given, some, few, originals)
         mixture = None
         if row["kl_minus_mi"] > HOLES:
             known = evaluation.chosen(self.corpus, "train", LOOKED_AT)

@@ -298,6 +298,20 @@ class Cut(BaseException):
     """What a kill looks like from within: nothing catches it."""
 
 
+def cutting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """From here on, the count of renames left until one is cut; it falls with each."""
+    rename, left = os.replace, [0]
+
+    def replace(old: Path, new: Path) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise Cut
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    return left
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_cut_at_any_rename_then_resumed(
     again: bool, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -311,16 +325,8 @@ def test_cut_at_any_rename_then_resumed(
     shutil.copytree(music / "set1", tmp_path / "in")
     make(tmp_path / "before")
     write(tmp_path / "in" / "new.mid", tune(903))
-    rename, left = os.replace, [0]
-
-    def replace(old: Path, new: Path) -> None:
-        left[0] -= 1
-        if not left[0]:
-            raise Cut
-        rename(old, new)
-
     make(tmp_path / "whole")
-    monkeypatch.setattr(os, "replace", replace)
+    left = cutting(monkeypatch)
     make(tmp_path / "counted")
     renames = -left[0]
     assert renames > 20
@@ -806,16 +812,8 @@ def test_texts_cut_at_any_rename_then_resumed(tmp_path: Path, monkeypatch: pytes
     def make(out: Path) -> Report:
         return prepare(tmp_path / "in.txt", out, codec=WORDS, workers=0, valid=0.15, test=0.15)
 
-    rename, left = os.replace, [0]
-
-    def replace(old: Path, new: Path) -> None:
-        left[0] -= 1
-        if not left[0]:
-            raise Cut
-        rename(old, new)
-
     make(tmp_path / "whole")
-    monkeypatch.setattr(os, "replace", replace)
+    left = cutting(monkeypatch)
     make(tmp_path / "counted")
     renames = -left[0]
     assert renames > 25

@@ -176,9 +176,10 @@ def test_an_oracle_reconstructs_every_note(corpus: Corpus, saved: Saved, monkeyp
     indices = evaluation.chosen(corpus, "test", None)
     posterior = evaluation.posteriors(saved.model, corpus, "test", indices)
     rows = [corpus.window("test", int(i)).steps.astype(np.int64) for i in indices]
+    originals = evaluation.held(corpus, "test", indices)
 
     def figures() -> dict[str, float]:
-        return evaluation.reconstruction(saved.model, corpus, "test", indices, posterior)
+        return evaluation.reconstruction(saved.model, corpus, "test", indices, posterior, originals)
 
     assert all(0 <= value < 1 for value in figures().values())
     decoding(monkeypatch, rows)

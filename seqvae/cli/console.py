@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -27,6 +28,22 @@ def opened(name: str) -> Any:
 
     torch.set_num_threads(1)  # a few rows gain nothing from a second, and every machine gives the same bytes
     return Pipeline.from_pretrained(name)
+
+
+def given(context: click.Context) -> list[click.Parameter]:
+    """The parameters that stand on the command line."""
+    return [
+        parameter
+        for parameter in context.command.params
+        if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    ]
+
+
+def origin(pipeline: Any, prior: str, seed: int, things: str) -> str:
+    """Where samples come from; things are what the model was trained on."""
+    fitted = prior == "fitted" and pipeline.saved.mixture is not None
+    source = f"the widened posteriors of training {things}" if fitted else "the standard normal prior"
+    return f"drawn from {source} with seed {seed}"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from seqvae.cli.console import Progress, table
+from seqvae.cli.console import Progress, given, table
 
 if TYPE_CHECKING:
     from seqvae.codecs import Codec
@@ -80,11 +79,10 @@ def prepare(
     from seqvae.sources import WORDS, kind
 
     of = kind(source)
-    for option in context.command.params:
-        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
-        if given and option.name in OTHERS[of]:
+    for option in given(context):
+        if option.name in OTHERS[of]:
             raise click.UsageError(f"{source} is {WORDS[of]}, to which {option.opts[0]} means nothing")
-        if given and like and option.name in SPELLING:
+        if like and option.name in SPELLING:
             raise click.UsageError(f"{like} decides {option.opts[0]} already; leave out one of the two")
     codec: Any = NotesCodec(bars) if of == "melody" else Spelling(name, vocabulary or 0, longest, algorithm)
     if like:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from seqvae.cli.console import Progress, opened, table
+from seqvae.cli.console import Progress, opened, origin, table
 
 if TYPE_CHECKING:
     from seqvae.song import Song
@@ -46,9 +46,7 @@ def generate(
         )  # fmt: skip
         named = dict(zip(numbered("melody-", count), songs, strict=True))
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
-    fitted = prior == "fitted" and pipeline.saved.mixture is not None
-    source = "the widened posteriors of training windows" if fitted else "the standard normal prior"
-    summarise(named, out, [f"drawn from {source} with seed {seed}"])
+    summarise(named, out, [origin(pipeline, prior, seed, "windows")])
 
 
 def interpolate(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seqvae.cli.console import opened, table
+from seqvae.cli.console import opened, origin, table
 
 if TYPE_CHECKING:
     from seqvae.decoding import Beam, Sampling
@@ -22,9 +22,7 @@ def generate(
     how = strategy(temperature, top_k, top_p, beam, length_penalty)
     pipeline = opened(model)
     texts = pipeline.sample(count, how, seed, prior)
-    fitted = prior == "fitted" and pipeline.saved.mixture is not None
-    source = "the widened posteriors of training texts" if fitted else "the standard normal prior"
-    show(("number", "text"), list(enumerate(texts, 1)), out, [f"drawn from {source} with seed {seed}"])
+    show(("number", "text"), list(enumerate(texts, 1)), out, [origin(pipeline, prior, seed, "texts")])
 
 
 def interpolate(

@@ -121,8 +121,8 @@ def learn(files: tuple[Path, ...], label: str | None, model: str, out: Path, lim
 
     if len(files) > 2 or (label and len(files) > 1):
         raise click.UsageError("an attribute is learnt of two files, or of one with labels")
-    if kind_of(model) != "text":
-        raise click.UsageError(f"attributes are for models of text, and {model} is of {kind_of(model)}")
+    if (kind := kind_of(model)) != "text":
+        raise click.UsageError(f"attributes are for models of text, and {model} is of {kind}")
     counts = opened(model).learn_attribute(files, out, label, limit)
     table(("kind", "texts"), counts.items())
     click.echo(f"the attribute is {out}: try seqvae shift TEXT --model {model} --attribute {out}")

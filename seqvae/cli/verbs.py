@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from seqvae.cli import melodies, sentences
+from seqvae.cli.console import given
 
 MOST = 10_000  # things a command makes
 FILE = click.Path(path_type=Path)
@@ -89,9 +89,8 @@ def verb(
         if kind not in kinds:
             raise click.UsageError(f"{name} is for models of {' or '.join(kinds)}, and this one is of {kind}")
         wanted = inspect.signature(kinds[kind]).parameters
-        for parameter in parameters:
-            given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
-            if given and parameter.name not in wanted:
+        for parameter in given(context):
+            if parameter.name not in wanted:
                 raise click.UsageError(f"{parameter.opts[0]} means nothing to a model of {kind}")
         kinds[kind](**{key: context.params[key] for key in wanted})
 
