@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from seqvae.codecs.base import Stream
-from seqvae.likelihood import sequence_nll
+from seqvae.likelihood import summed
 from seqvae.networks import DROPPED, START, Conditions, Decoder, Encoder, Steps
 from seqvae.objective import Posterior
 
@@ -62,7 +62,8 @@ class SequenceVAE(nn.Module):
         self, z: Tensor, steps: Tensor, lengths: Tensor, conditions: Tensor, dropped: Tensor | None = None
     ) -> Tensor:
         """-log p(x|z) in nats (B,)."""
-        return sequence_nll(self.decode(z, steps, conditions, dropped), steps, lengths)
+        layers = self.layers(z, steps, conditions, dropped)
+        return summed(self.decoder.heads.nll(layers, steps, self.decoder.steps), lengths)
 
     def encode(self, steps: Tensor, lengths: Tensor, conditions: Tensor) -> Posterior:
         """q(z|x), what z is drawn from: mean and logvar (B, Z)."""
@@ -84,7 +85,14 @@ class SequenceVAE(nn.Module):
     def decode(
         self, z: Tensor, steps: Tensor, conditions: Tensor, dropped: Tensor | None = None
     ) -> list[Tensor]:
-        """Teacher forced scores, K tensors (B, T, V_k); steps are shifted right here.
+        """Teacher forced scores, K tensors (B, T, V_k)."""
+        layers = self.layers(z, steps, conditions, dropped)
+        return self.decoder.heads.logits(layers, steps, self.decoder.steps)
+
+    def layers(
+        self, z: Tensor, steps: Tensor, conditions: Tensor, dropped: Tensor | None = None
+    ) -> list[Tensor]:
+        """What the scores are made of, K tensors (B, T, width); steps are shifted right here.
 
         dropped (B, T) bool hides those input steps (word dropout, Bowman et al. 2016), but never the first,
         which is START.
@@ -95,4 +103,4 @@ class SequenceVAE(nn.Module):
             hidden = dropped.clone()
             hidden[:, 0] = False
             inputs = torch.where(hidden[..., None], sizes + DROPPED, inputs)
-        return self.decoder(z, self.conditions(conditions), inputs, steps)
+        return list(self.decoder(z, self.conditions(conditions), inputs, steps))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqvae.codecs.base import Stream
+from seqvae.likelihood import categorical, linear_categorical
 
 START, DROPPED = 0, 1  # rows after a table's own symbols: before the first step; hidden by word dropout
 POOLINGS = ("last+mean", "last", "mean", "max")
@@ -177,25 +178,34 @@ class Heads(nn.Module):
             pairs.append((owner.get_parameter("weight")[: len(bias)], bias))
         return pairs
 
-    def forward(
-        self, state: Tensor, known: Tensor, steps: Tensor, previous: Tensor, tables: Steps
-    ) -> list[Tensor]:
-        """K logits (B, T, V) from state (B, T, H), known (B, Z + C) and the steps (B, T, K) to predict.
-
-        previous (B, T) is stream 0 of the step before, -1 at the start.
-        """
-        hidden = (self.project(state) + self.known(known)[:, None]).split(self.width, -1)
-        logits = []
-        for k, (weight, bias) in enumerate(self.weights(tables)):
-            x = hidden[k]
+    def forward(self, state: Tensor, known: Tensor, steps: Tensor) -> list[Tensor]:
+        """K hidden layers (B, T, width) from state (B, T, H), known (B, Z + C), the steps (B, T, K) to
+        predict."""
+        layers = list((self.project(state) + self.known(known)[:, None]).split(self.width, -1))
+        for k, stream in enumerate(self.streams):
             for j, rows in enumerate(self.earlier[k].children()):
-                x = x + rows(steps[..., j])
-            x = x if self.streams[k].kind == "word" else torch.relu(x)
-            logits.append(F.linear(x, weight, bias))
+                layers[k] = layers[k] + rows(steps[..., j])
+            layers[k] = layers[k] if stream.kind == "word" else torch.relu(layers[k])
+        return layers
+
+    def logits(self, layers: list[Tensor], steps: Tensor, tables: Steps) -> list[Tensor]:
+        """K logits (B, T, V) of the layers; of an increasing stream none can be reached but what is past the
+        step before."""
+        found = [F.linear(layer, *pair) for layer, pair in zip(layers, self.weights(tables), strict=True)]
         if self.streams[0].kind == "increasing":
-            symbols = torch.arange(self.streams[0].size, device=state.device)
-            logits[0] = logits[0].masked_fill(symbols <= previous[..., None], -1e4)
-        return logits
+            previous = F.pad(steps[:, :-1, 0], (1, 0), value=-1)  # (B, T)
+            symbols = torch.arange(self.streams[0].size, device=steps.device)
+            found[0] = found[0].masked_fill(symbols <= previous[..., None], -1e4)
+        return found
+
+    def nll(self, layers: list[Tensor], steps: Tensor, tables: Steps) -> list[Tensor]:
+        """-log p of each stream of each step: K tensors (B, T) nats."""
+        if all(stream.kind == "word" for stream in self.streams):
+            pairs = enumerate(zip(layers, self.weights(tables), strict=True))
+            return [linear_categorical(layer, *pair, steps[..., k]) for k, (layer, pair) in pairs]
+        return [
+            categorical(scores, steps[..., k]) for k, scores in enumerate(self.logits(layers, steps, tables))
+        ]
 
 
 class Tied(nn.Module):
@@ -225,11 +235,13 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(0.0)
 
     def forward(self, z: Tensor, condition: Tensor, inputs: Tensor, steps: Tensor) -> list[Tensor]:
-        """K logits (B, T, V) of steps (B, T, K); inputs are these shifted right, with START and DROPPED."""
+        """The heads' K hidden layers (B, T, width) for steps (B, T, K).
+
+        inputs are these shifted right, with START and DROPPED.
+        """
         known = torch.cat((z, condition), -1)  # (B, Z + C)
         h, c = self.first(known).tanh().chunk(2, -1)
         read = self.dropout(self.steps(inputs))
         x = torch.cat((read, known[:, None].expand(-1, inputs.shape[1], -1)), -1)
         state, _ = self.lstm(x, (h[None].contiguous(), c[None].contiguous()))
-        before = torch.cat((steps.new_full((len(steps), 1), -1), steps[:, :-1, 0]), 1)
-        return self.heads(self.dropout(state), known, steps, before, self.steps)
+        return list(self.heads(self.dropout(state), known, steps))

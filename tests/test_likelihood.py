@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
-from seqvae.likelihood import categorical, sequence_nll
+from seqvae.likelihood import ROWS, categorical, linear_categorical, sequence_nll
 
 SIZES = (7, 5, 3)
 
@@ -48,6 +48,63 @@ def test_half_precision_scores_are_summed_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         nll = sequence_nll([logits[:, None]], torch.zeros(1, 1, 1, dtype=torch.int64), torch.tensor([1]))
     assert nll.dtype == torch.float32 and nll.item() == pytest.approx(math.log(100), abs=1e-6)
+
+
+def linear(count: int, kind: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    """layer (count, 2, 8), weight (50, 8), bias (50,) that learn, target (count, 2), a slope of the loss."""
+    generator = torch.Generator().manual_seed(count)
+    layer, weight, bias = (
+        torch.randn(shape, generator=generator, dtype=kind).requires_grad_()
+        for shape in ((count, 2, 8), (50, 8), (50,))
+    )
+    target = torch.randint(50, (count, 2), generator=generator)
+    return layer, weight, bias, target, torch.randn(count, 2, generator=generator, dtype=kind)
+
+
+def slopes(loss: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
+    return tuple(slope.double() for slope in torch.autograd.grad(loss, of))
+
+
+@pytest.mark.parametrize("count", [1, 64, ROWS])
+def test_linear_categorical_is_a_linear_layer_and_a_categorical(count: int) -> None:
+    """Values and all three gradients, in blocks of rows that come out even and that do not."""
+    layer, weight, bias, target, slope = linear(count)
+    nll = linear_categorical(layer, weight, bias, target)
+    exact = [part.detach().double().requires_grad_() for part in (layer, weight, bias)]
+    expected = -Categorical(logits=exact[0] @ exact[1].T + exact[2]).log_prob(target)
+    torch.testing.assert_close(nll.double(), expected, atol=1e-6, rtol=1e-5)
+    found = slopes((nll * slope).sum(), layer, weight, bias)
+    for one, other in zip(found, slopes((expected * slope).sum(), *exact), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_linear_categorical_under_autocast_sums_in_float32_what_bfloat16_scored() -> None:
+    layer, weight, bias, target, slope = linear(64)
+    with torch.autocast("cpu", torch.bfloat16):
+        nll = linear_categorical(layer, weight, bias, target)
+        plain = categorical(torch.nn.functional.linear(layer, weight, bias), target)
+    assert nll.dtype == torch.float32
+    torch.testing.assert_close(nll, plain)
+    found, expected = (slopes((one * slope).sum(), layer, weight, bias) for one in (nll, plain))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=0.02 * other.abs().max().item(), rtol=0.02)
+
+
+def test_linear_categorical_keeps_nothing_where_nothing_learns() -> None:
+    layer, weight, bias, target, _ = (part.detach() for part in linear(3))
+    nll = linear_categorical(layer, weight, bias, target)
+    assert nll.grad_fn is None
+    torch.testing.assert_close(nll, categorical(layer @ weight.T + bias, target))
+
+
+def test_linear_categorical_may_be_differentiated_twice_over_but_not_to_the_second_order() -> None:
+    layer, weight, bias, target, _ = linear(3)
+    loss = linear_categorical(layer, weight, bias, target).square().sum()
+    (one,) = torch.autograd.grad(loss, layer, retain_graph=True)
+    (two,) = torch.autograd.grad(loss, layer, create_graph=True)
+    torch.testing.assert_close(one, two)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        two.sum().backward()
 
 
 def test_a_sequence_is_the_sum_of_its_notes_and_its_end(scored: tuple[list[Tensor], Tensor, Tensor]) -> None:
