@@ -33,6 +33,7 @@ from seqvae.song import Phrase, SeqvaeError, assemble
 
 BATCH = 256
 COUNTED = 10_000  # training texts that tell which words are common
+PATHS, STEPS = 64, 9  # interpolations a language model reads, and their steps
 
 
 def pick(count: int, limit: int | None, seed: int = 0) -> np.ndarray:
@@ -262,6 +263,35 @@ def tightened(
 
 
 @torch.inference_mode()
+def language_nll(language: Saved, things: Sequence[Any]) -> float:
+    """Nats a symbol, END counted, of all things as one pile under a language model, one without a latent."""
+    total, symbols = 0.0, 0
+    for start in range(0, len(things), BATCH):
+        batch = collate([language.codec.encode(thing) for thing in things[start : start + BATCH]])
+        steps, lengths, conditions = (torch.from_numpy(part) for part in batch)
+        nll = language.model.nll(torch.zeros(len(lengths), 0), steps, lengths, conditions)
+        total, symbols = total + nll.double().sum().item(), symbols + int(lengths.sum())
+    return total / max(symbols, 1)
+
+
+def between(
+    model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray, means: Tensor, language: Saved
+) -> list[float]:
+    """The `language_nll` of every step of interpolations between chosen windows, drawn in pairs.
+
+    The first and last are of reconstructions. means (N, Z) are the windows' posterior means; a path is in the
+    conditions of its first window.
+    """
+    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))[: 2 * PATHS]
+    first, last = order[: len(order) // 2], order[len(order) // 2 : len(order) // 2 * 2]
+    told, stepper, found = conditions_of(corpus, split, indices)[first], Stepper(model), []
+    for step in range(STEPS):
+        z = slerp(means[first], means[last], step / (STEPS - 1))
+        found.append(language_nll(language, decoded(stepper, corpus.codec, z, told)))
+    return found
+
+
+@torch.inference_mode()
 def assess(
     saved: Saved,
     corpus: Corpus,
@@ -270,12 +300,15 @@ def assess(
     limit: int | None = None,
     samples: int = 1000,
     importance: int = 0,
+    language: Saved | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Every figure of a model on a split, as plain numbers; samples at temperature 1 from each prior it has.
 
     With importance samples also the importance-weighted nll, which takes that many passes of the decoder.
-    Raises `SeqvaeError` for a split without windows, or one that is none.
+    With a language model of the same codec also its perplexity of the windows and of samples (forward: Zhao
+    et al. 2018, section 5) and its nats a symbol at the steps of interpolations. Raises `SeqvaeError` for a
+    split without windows, or one that is none.
     """
     model = saved.model
     indices = chosen(corpus, split, limit, seed)
@@ -289,12 +322,18 @@ def assess(
     originals, summary = held(corpus, split, indices), JUDGES[corpus.codec.kind].summary
     figures |= reconstruction(model, corpus, split, indices, posterior, originals)
     figures["corpus"] = summary(originals)
+    if language is not None:
+        figures["corpus"]["forward_perplexity"] = math.exp(language_nll(language, originals))
+        path = between(model, corpus, split, indices, posterior.mean, language)
+        figures["interpolations"] = {f"language_nll_{step}": nats for step, nats in enumerate(path)}
     priors: dict[str, Mixture | None] = {"standard": None}
     if saved.mixture is not None:
         priors = {"fitted": saved.mixture, **priors}
     for name, mixture in priors.items():
         things, _ = sample_windows(model, corpus, mixture, samples, seed, Sampling())
         figures[f"samples_{name}"] = summary(things) | novelty(corpus, things)
+        if language is not None:
+            figures[f"samples_{name}"]["forward_perplexity"] = math.exp(language_nll(language, things))
     return figures
 
 
@@ -304,9 +343,18 @@ def evaluate(
     split: str = "test",
     limit: int | None = None,
     importance: int = 0,
+    language_folder: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """`assess` for a model folder and a corpus folder. Raises `SeqvaeError` where their codecs differ."""
+    """`assess` for a model, a corpus and perhaps a language model, each a folder.
+
+    Raises `SeqvaeError` where their codecs differ, or the last has a latent.
+    """
     saved, corpus = load_model(model_folder), Corpus.open(corpus_folder)
     saved.check_codec(corpus.codec)
-    return assess(saved, corpus, split, limit=limit, importance=importance, seed=seed)
+    language = None if language_folder is None else load_model(language_folder)
+    if language is not None:
+        language.check_codec(corpus.codec)
+        if language.model.size.latent:
+            raise SeqvaeError(f"{language_folder} is no language model; train one with --set latent=0")
+    return assess(saved, corpus, split, limit=limit, importance=importance, language=language, seed=seed)

@@ -372,7 +372,11 @@ def test_evaluate(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ["corpus.range_semitones", "9"],
     ]  # fmt: skip
     done("evaluate", model, tmp_path, "--importance", 50)
-    assert calls == [(model, tmp_path, "valid", 7, 0)] * 2 + [(model, tmp_path, "test", None, 50)]
+    done("evaluate", model, tmp_path, "--language-model", model)
+    assert calls == [(model, tmp_path, "valid", 7, 0, None)] * 2 + [
+        (model, tmp_path, "test", None, 50, None),
+        (model, tmp_path, "test", None, 0, model),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -328,14 +328,56 @@ def test_evaluations_of_text_can_be_read(texts: Corpus, speaker: Path):
     assert len((folder / "sample.txt").read_text(encoding="utf-8").splitlines()) == 8
 
 
-def test_a_language_model_is_evaluated_alike(texts: Corpus, tmp_path: Path):
+@pytest.fixture(scope="module")
+def language(texts: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a language model trained on them."""
     size = Size(embedding=(16,), encoder=24, decoder=32, head=16, latent=0)
     recipe = replace(TINY, size=size, steps=150, evaluate_every=150, rise=20)
-    saved = load_model(train(texts.folder, recipe, tmp_path / "run"))
-    figures = evaluation.assess(saved, texts, "test", samples=10, importance=9)
-    assert figures["kl"] == figures["mi"] == 0 and figures["iw_nll"] == pytest.approx(
-        figures["nll"], rel=1e-4
+    return train(texts.folder, recipe, tmp_path_factory.mktemp("language") / "run")
+
+
+def test_a_language_model_is_evaluated_alike(texts: Corpus, language: Path):
+    figures = evaluation.assess(load_model(language), texts, "test", samples=10, importance=9)
+    assert figures["kl"] == figures["mi"] == 0
+    assert figures["iw_nll"] == pytest.approx(figures["nll"], rel=1e-4)
+    # Untrained 60; all there is to know log 450 = 6.1
+    assert figures["nll"] == figures["nll_of_another_z"] < 15
+
+
+def test_a_language_model_reads_windows_samples_and_paths(texts: Corpus, speaker: Path, language: Path):
+    judge = load_model(language)
+    known = evaluation.held(texts, "test", np.arange(len(texts.split("test"))))
+    mixed = [" ".join(reversed(text.split())) for text in known]
+    plain, odd = (evaluation.language_nll(judge, some) for some in (known, mixed))
+    assert odd > 2 * plain > 0
+    each = [
+        evaluation.language_nll(judge, [text]) * len(texts.codec.encode(text).steps) for text in known[:5]
+    ]
+    symbols = sum(len(texts.codec.encode(text).steps) for text in known[:5])
+    assert evaluation.language_nll(judge, known[:5]) == pytest.approx(sum(each) / symbols, rel=1e-5)
+
+    figures = evaluation.evaluate(speaker / "best", texts.folder, language_folder=language)
+    own = evaluation.evaluate(language, texts.folder)
+    assert figures["corpus"]["forward_perplexity"] == pytest.approx(own["perplexity"], rel=1e-4)
+    assert figures["corpus"]["forward_perplexity"] == pytest.approx(math.exp(plain), rel=1e-5)
+    assert figures["samples_standard"]["forward_perplexity"] > 1
+    path = list(figures["interpolations"].values())
+    assert len(path) == 9 and len(set(path)) > 5 and all(0 < nats < math.log(40) for nats in path)
+
+
+def test_the_ends_of_a_path_are_the_reconstructions(texts: Corpus, speaker: Path, language: Path):
+    saved, judge = load_model(speaker / "best"), load_model(language)
+    indices = np.arange(6)
+    means = evaluation.posteriors(saved.model, texts, "test", indices).mean
+    path = evaluation.between(saved.model, texts, "test", indices, means, judge)
+    rebuilt = evaluation.decoded(
+        Stepper(saved.model), texts.codec, means, evaluation.conditions_of(texts, "test", indices)
     )
-    assert (
-        figures["nll"] == figures["nll_of_another_z"] < 15
-    )  # untrained 60; all there is to know log 450 = 6.1
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0)).tolist()
+    for end, places in ((path[0], order[:3]), (path[-1], order[3:])):
+        assert end == pytest.approx(evaluation.language_nll(judge, [rebuilt[i] for i in places]), rel=1e-5)
+
+
+def test_what_has_a_latent_is_no_language_model(texts: Corpus, speaker: Path):
+    with pytest.raises(SeqvaeError, match="is no language model; train one with --set latent=0"):
+        evaluation.evaluate(speaker / "best", texts.folder, language_folder=speaker / "best")

@@ -73,13 +73,26 @@ def train(
     default=0,
     help="Also the importance-weighted nll of so many samples; papers take 500.",
 )
+@click.option(
+    "--language-model", "language", metavar="NAME|DIR",
+    help="Also its perplexity of samples and paths; a model trained with latent=0.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(model: str, corpus: Path, split: str, limit: int | None, importance: int, as_json: bool) -> None:
+def evaluate(
+    model: str,
+    corpus: Path,
+    split: str,
+    limit: int | None,
+    importance: int,
+    language: str | None,
+    as_json: bool,
+) -> None:
     """Measure a MODEL (a name or folder) on a CORPUS."""
     from seqvae import evaluation
     from seqvae.engine import find_model
 
-    figures = evaluation.evaluate(find_model(model), corpus, split, limit, importance)
+    judge = find_model(language) if language else None
+    figures = evaluation.evaluate(find_model(model), corpus, split, limit, importance, judge)
     if as_json:
         click.echo(json.dumps(figures, indent=1))
     else:
