@@ -69,7 +69,8 @@ class Encoder(nn.Module):
     gamma > 0 is BN-VAE (Zhu et al. 2020): a BatchNorm over each dimension of the mean with its scale fixed
     at gamma, so that the KL is at least gamma^2 / 2 nats a dimension on average. spread > 0 is Scale-VAE
     (Song et al. 2024): before it is decoded, each dimension of the mean is multiplied, for all data alike, by
-    what brings its standard deviation over the data up to the spread (`scaled`).
+    what brings its standard deviation over the data up to the spread (`scaled`). Dropout, 0 unless a training
+    sets it, is on what the LSTMs read.
     """
 
     running_mean: Tensor
@@ -87,6 +88,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.steps, self.pooling, self.gamma, self.spread = steps, pooling, gamma, spread
+        self.dropout = nn.Dropout(0.0)
         self.forwards = nn.LSTM(steps.width + conditions, hidden, batch_first=True)
         self.backwards = nn.LSTM(steps.width + conditions, hidden, batch_first=True)
         if pooling != "last":
@@ -104,7 +106,7 @@ class Encoder(nn.Module):
 
     def forward(self, steps: Tensor, lengths: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """steps (B, T, K), lengths (B,) >= 1, condition (B, width) -> mean, logvar (B, Z)."""
-        x = self.steps(steps)
+        x = self.dropout(self.steps(steps))
         x = torch.cat((x, condition[:, None].expand(-1, x.shape[1], -1)), -1)  # (B, T, E)
         place = torch.arange(x.shape[1], device=x.device)
         back = (lengths[:, None] - 1 - place).clamp(min=0)  # (B, T) each sequence reversed within its length

@@ -32,7 +32,7 @@ class Recipe:
     learning_rate: float = 1e-3  # Adam's peak; falls to zero along a half cosine (Loshchilov & Hutter 2017)
     rise: int = 300  # steps up to the peak
     clip: float = 5.0  # norm of the gradient
-    dropout: float = 0.0  # of what the decoder's LSTM reads and of its states (Zaremba et al. 2014)
+    dropout: float = 0.0  # of what the LSTMs read and of the decoder's states (Zaremba et al. 2014)
     word_dropout: float = 0.0  # share of the decoder's input steps that are hidden (Bowman et al. 2016)
     # First steps without noise and KL, a plain autoencoder; then the decoder begins anew (Li et al. 2019)
     autoencoder: int = 0

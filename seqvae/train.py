@@ -108,7 +108,9 @@ class Run:
             raise SeqvaeError(f"batch_size {recipe.batch_size} does not divide among {self.world} processes")
         torch.manual_seed(recipe.seed)
         self.model: SequenceVAE = build_model(corpus.codec, recipe.size)
-        self.model.decoder.dropout.p = recipe.dropout
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = recipe.dropout
         self.start = self.begin_from(start) if start else ""
         fused = self.fabric.device.type == "cpu"  # a third of the time there, and the same state
         adam = torch.optim.Adam(

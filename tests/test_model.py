@@ -264,7 +264,7 @@ def test_a_batch_norm_holds_the_means_apart() -> None:
     torch.testing.assert_close(one.mean, still.mean[:1], atol=1e-5, rtol=0)
 
 
-def test_dropout_is_of_the_decoder_in_training_alone(words: SequenceVAE) -> None:
+def test_dropout_is_in_training_alone(words: SequenceVAE) -> None:
     steps, lengths, conditions = sentences(8)
     z = noise(8, 6)
     plain = words.decode(z, steps, conditions)[0]
@@ -274,6 +274,11 @@ def test_dropout_is_of_the_decoder_in_training_alone(words: SequenceVAE) -> None
     torch.manual_seed(1)
     assert torch.equal(one, words.decode(z, steps, conditions)[0]) and not torch.allclose(one, other)
     assert torch.equal(plain, words.eval().decode(z, steps, conditions)[0])
+    mean = words.encode(steps, lengths, conditions).mean
+    words.train().encoder.dropout.p = 0.5
+    one, other = (words.encode(steps, lengths, conditions).mean for _ in range(2))
+    assert not torch.allclose(one, other)
+    assert torch.equal(mean, words.eval().encode(steps, lengths, conditions).mean)
 
 
 def test_neighbours_in_an_ordered_table_begin_alike() -> None:
