@@ -20,8 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from seqvae.codecs import Codec, build_codec
+from seqvae.codecs import Codec, PixelsCodec, build_codec
 from seqvae.disk import write_atomic
+from seqvae.image import ImageSize, ImageVAE, Model
 from seqvae.latent import Mixture, Succession
 from seqvae.model import SequenceVAE, Size
 from seqvae.song import SeqvaeError
@@ -35,7 +36,7 @@ AHEAD = "config.json.next"  # the config of weights that are being written
 class Saved:
     """What a model folder holds."""
 
-    model: SequenceVAE
+    model: Model
     codec: Codec
     config: dict[str, Any] = field(default_factory=dict)
     mixture: Mixture | None = None  # sampled from instead of N(0, I) where there is one
@@ -57,11 +58,20 @@ def store(path: Path, data: bytes) -> None:
         raise SeqvaeError(f"{path} cannot be written: {fault.strerror}") from None
 
 
-def build_model(codec: Codec, size: Size) -> SequenceVAE:
-    """Raises `SeqvaeError` where the size has not one embedding for each of the codec's streams.
+def build_model(codec: Codec, size: Size | ImageSize) -> Model:
+    """Raises `SeqvaeError` where the size is of another kind of network than the codec's things need.
 
-    Or where the head of words, which are scored by their embedding, has another width.
+    Or has not one embedding for each of the codec's streams; or where the head of words, which are scored by
+    their embedding, has another width.
     """
+    if isinstance(codec, PixelsCodec) != isinstance(size, ImageSize):
+        raise SeqvaeError(f"this recipe is not for {codec.kind}s; choose another")
+    if isinstance(codec, PixelsCodec) and isinstance(size, ImageSize):
+        try:
+            return ImageVAE((codec.channels, codec.height, codec.width), codec.levels, size)
+        except ValueError as fault:
+            raise SeqvaeError(str(fault)) from None
+    assert isinstance(size, Size)
     if len(size.embedding) != len(codec.streams):
         names = ", ".join(stream.name for stream in codec.streams)
         raise SeqvaeError(f"embedding needs {len(codec.streams)} widths ({names}), not {len(size.embedding)}")
@@ -117,10 +127,10 @@ def load_model(folder: Path) -> Saved:
     try:
         state = tensors.pop(STATE, torch.empty(0, dtype=torch.uint8))
         codec = build_codec(config["codec"], state.numpy().tobytes())
-        size = Size(**{**config["size"], "embedding": tuple(config["size"]["embedding"])})
+        kind, first = (ImageSize, "widths") if isinstance(codec, PixelsCodec) else (Size, "embedding")
+        size = kind(**{**config["size"], first: tuple(config["size"][first])})
         fitted = {name: tensors.pop(name).float() for name in list(tensors) if name.startswith("prior.")}
-        widths = [*size.embedding, *(width for width in vars(size).values() if isinstance(width, int))]
-        if max(widths) > max(max(value.shape, default=0) for value in tensors.values()):
+        if size.widest > max(max(value.shape, default=0) for value in tensors.values()):
             raise ValueError("its sizes are wider than its weights")  # before memory is asked for them
         with torch.random.fork_rng(devices=[]):  # initialisation draws numbers, not from the caller's
             model = build_model(codec, size)
@@ -167,7 +177,7 @@ def metadata(data: bytes) -> dict[str, str]:
 
 
 def save_state(
-    path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
 ) -> None:
     """A training's whole state in one file: weights, Adam's moments, and ``progress`` as JSON."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -177,7 +187,7 @@ def save_state(
     store(path, save(data, {"progress": json.dumps(progress)}))
 
 
-def load_state(path: Path, model: SequenceVAE, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restores in place what `save_state` wrote; returns the progress. `SeqvaeError` for a damaged file."""
     try:
         data = path.read_bytes()

@@ -1,12 +1,12 @@
 """Files made into a corpus: read, spelt, split, deduplicated, stored, and dealt in batches.
 
-Conventions: a *tune* is what one item of a file holds, a song or a text; a *window* is one piece of it that
-the codec spells, a text whole, stored as ``steps`` (T, K) with its END row. All windows of a tune share a
-split. Windows that are equal but for what the codec's ``augment`` changes (a melody in another key) have one
-digest, and of each digest one window is kept: the first of the first split that has it. Nothing here knows
-what a window means: notes, text and drawings are stored alike. A vocabulary is learnt from the texts of the
-train split before any are spelt. Every byte is a function of the files and the arguments, whatever the number
-of workers and interruptions.
+Conventions: a *tune* is what one item of a file holds, a song, a text or an image; a *window* is one piece of
+it that the codec spells, a text or image whole, stored as ``steps`` (T, K), with its END row if it has one.
+All windows of a tune share a split. Windows that are equal but for what the codec's ``augment`` changes (a
+melody in another key) have one digest, and of each digest one window is kept: the first of the first split
+that has it. Nothing here knows what a window means: notes, text and images are stored alike. A vocabulary is
+learnt from the texts of the train split before any are spelt. Every byte is a function of the files and the
+arguments, whatever the number of workers and interruptions.
 """
 
 import csv
@@ -26,17 +26,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqvae import __version__
-from seqvae.codecs import Codec, Encoded, Spelling, TextCodec, build_codec
+from seqvae import __version__, pictures
+from seqvae.codecs import Codec, Encoded, PixelsCodec, Spelling, build_codec
 from seqvae.disk import scaffold
 from seqvae.harvest import DIGEST, PATIENCE, Job, Shard, harvest, load
+from seqvae.pictures import Framing
 from seqvae.song import SeqvaeError
-from seqvae.sources import PACK, Packs, Unit, find, learn, pack, read
+from seqvae.sources import find, gather, useless
 
 FORMAT, VERSION = "seqvae corpus", 1
 SPLITS = ("train", "valid", "test")
 ARRAYS = ("steps", "offsets", "conditions", "tunes", "bars", "fingerprints")
 OURS = {".work", "tunes.csv", "rejects.csv", "vocabulary", *(f"{s}.{a}.npy" for s in SPLITS for a in ARRAYS)}
+THINGS = {"melody": "tune", "text": "text", "image": "image"}  # by the codec's kind
+FACES = 10_000  # of the avatars, where no number is given
 CHUNK = 50  # batches among which lengths are sorted: more fill better, fewer mix better
 
 Progress = Callable[[str, int, int], None]  # stage, done, of how many
@@ -53,7 +56,8 @@ class Report:
     kept: dict[str, int]
     repeated: dict[str, int]  # left out, as an earlier window of the same split is equal
     seen: dict[str, int]  # left out, as an earlier split has an equal one
-    moved: float  # share of the steps in all windows that snapping changes: onsets moved, words unknown
+    # Share of the steps in all windows that snapping changes: onsets moved, words unknown, pixels rounded.
+    moved: float
     metres: dict[str, int]  # metre -> windows
     rejected: dict[str, int]  # reason -> tunes or files
     notices: dict[str, int]  # sentence -> tunes kept
@@ -61,6 +65,7 @@ class Report:
     given: bool = False  # the splits are the files' own
     vocabulary: int = 0  # symbols, if it was learnt
     steps: float = 0.0  # of a window kept, END included, on average
+    frame: str = ""  # what images have in common: "28 x 28 grey"
 
 
 class Batch(NamedTuple):
@@ -97,7 +102,7 @@ def prepare(
     source: str | Path,
     out: str | Path,
     *,
-    codec: Codec | Spelling,
+    codec: Codec | Spelling | Framing,
     workers: int | None = None,
     seed: int = 0,
     essen: bool = False,
@@ -107,10 +112,12 @@ def prepare(
     column: str | None = None,
     valid_file: str | Path | None = None,
     test_file: str | Path | None = None,
+    count: int = FACES,
     progress: Progress | None = None,
 ) -> Report:
-    """Makes the corpus of a file or folder, with "folk" of the folk tunes that ship with music21, or with
-    "wordnet" of WordNet's examples, "wordnet-glosses" of its definitions too; the codec says of which kind.
+    """Makes the corpus of a file or folder, with "folk" of the folk tunes that ship with music21, with
+    "wordnet" of WordNet's examples, "wordnet-glosses" of its definitions too, with "digits" of those that
+    ship with scikit-learn, with "avatars" of `count` faces drawn from the seed; the codec says of which kind.
 
     Reads in `workers` processes (default: one a core; 0: in this one, which a crash of a reader then ends).
     Called again after a kill it goes on where it was. `valid` and `test` are shares of the tunes; the split
@@ -119,8 +126,9 @@ def prepare(
 
     Texts are read with `split` and `column` as `texts.read` says, and a `Spelling` is learnt from those of
     the train split. With `valid_file` or `test_file` that split is the file's own, and nothing is left out
-    for being equal. Raises SeqvaeError when nothing is usable, and when `out` cannot be written or holds
-    something else.
+    for being equal. Images are spelt as the `Framing` makes them; arrays that are named as splits are given
+    likewise. Raises SeqvaeError when nothing is usable, and when `out` cannot be written or holds something
+    else.
     """
     if not (valid >= 0 and test >= 0 and valid + test < 1):
         raise SeqvaeError(f"valid and test are shares that leave some tunes to train, not {valid} and {test}")
@@ -130,62 +138,46 @@ def prepare(
     out, given = Path(os.path.abspath(out)), (valid_file, test_file)
     of_text = codec.kind == "text"
     if not of_text and (split, column, *given) != ("lines", None, None, None):
-        raise SeqvaeError("songs are not read by line or column, and their splits are always drawn")
+        things = "images" if codec.kind == "image" else "songs"
+        raise SeqvaeError(f"{things} are not read by line or column, and no file is a split of theirs")
+    parts = [None if path is None else os.path.basename(path) for path in given]
+    if codec.kind == "image" and os.path.isfile(source) and pictures.of_arrays(source):
+        parts = list(pictures.splits(source))
     recipe: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     recipe |= {"source": os.path.basename(os.path.abspath(source))}
     recipe |= {"seed": seed, "essen": essen, "split": split if of_text else None, "column": column}
-    recipe |= {"valid": 0.0 if valid_file else float(valid), "test": 0.0 if test_file else float(test)}
-    recipe |= {"given": [path and os.path.basename(path) for path in given] if any(given) else None}
-    recipe |= {"spelling": asdict(codec)} if isinstance(codec, Spelling) else {"codec": codec.config()}
+    recipe |= {"valid": 0.0 if parts[0] else float(valid), "test": 0.0 if parts[1] else float(test)}
+    recipe |= {"given": parts if any(parts) else None}
+    recipe |= {"count": count} if str(source) == "avatars" else {}
+    if isinstance(codec, Spelling | Framing):
+        recipe |= {"spelling": asdict(codec)}
+    else:
+        recipe |= {"codec": codec.config()}
     _claim(out, recipe)
     units, rejects = find(source, out, codec.kind, given, essen)
-    count = files = len(units)
-    stage, each, tell = "reading", 1, progress or (lambda stage, done, total: None)
+    key = blake2b(json.dumps([__version__, recipe, units]).encode(), digest_size=16).hexdigest()
+    stage, tell = "spelling", progress or (lambda stage, done, total: None)
+    if codec.kind == "melody":
+        stage = "reading"
     with scaffold(out) as work:
-        if isinstance(codec, Spelling | TextCodec):
-            spare = os.path.isdir(source)
-            packs = _packs(units, work, recipe, spare, lambda done: tell("reading", done, 0))
-            units, rejects, count = packs.units, rejects + packs.rejects, sum(packs.counts)
-            stage, each = "spelling", PACK
-            if isinstance(codec, Spelling):
-                stage_of = "learning the vocabulary"
-                codec = learn(codec, packs, recipe["source"], lambda done: tell(stage_of, done, 1))
+        packs, codec = gather(
+            units,
+            codec,
+            work / key,
+            recipe,
+            lambda text: _draw(text.encode(), recipe),
+            os.path.isdir(source),
+            tell,
+        )
+        total = sum(packs.counts)
+        each = -(-total // len(packs.units))
         seconds = PATIENCE if workers and hasattr(signal, "alarm") else 0
         job = Job(work, codec.config(), codec.state, seconds)
-        shards = harvest(units, job, workers, lambda done: tell(stage, min(done * each, count), count))
+        shards = harvest(packs.units, job, workers, lambda done: tell(stage, min(done * each, total), total))
         tell("writing", 0, 1)
-        report = _write(out, shards, rejects, recipe, codec, files)
+        report = _write(out, shards, rejects + packs.rejects, recipe, codec, len(units))
     tell("writing", 1, 1)
     return report
-
-
-def _packs(
-    units: list[Unit], work: Path, recipe: dict[str, Any], spare: bool, tell: Callable[[int], None]
-) -> Packs:
-    """The texts of all files; raises SeqvaeError where they are too few, and for a file but for those of a
-    folder, which `spare` leaves out."""
-    key = blake2b(json.dumps([__version__, recipe, units]).encode(), digest_size=16).hexdigest()
-    packs = pack(
-        ((unit, read(unit, recipe["split"], recipe["column"])) for unit in units),
-        work / key,
-        draw=lambda text: _draw(text.encode(), recipe),
-        spare=lambda unit: spare and unit.split < 0,
-        progress=tell,
-    )
-    if packs.counts[0] < 2:
-        some = sum(packs.counts)
-        if not some:
-            raise SeqvaeError(_useless(recipe, packs.rejects))
-        of = f"{some} texts, of which {packs.counts[0]} are to train on" if some > 1 else "only one text"
-        raise SeqvaeError(f"{recipe['source']} holds {of}: give more")
-    return packs
-
-
-def _useless(recipe: dict[str, Any], rejects: list[tuple[str, str]]) -> str:
-    """Why there is nothing in the source."""
-    reason = next((why for _, why in rejects if not why.startswith("not ")), "its files are empty")
-    thing = "tune" if recipe["split"] is None else "text"
-    return f"no {thing} in {recipe['source']} can be used, for instance because: {reason}"
 
 
 def _claim(out: Path, recipe: dict[str, Any]) -> None:
@@ -232,7 +224,7 @@ def _write(
     rejects = rejects + [reject for some in abouts("rejects") for reject in some]
     tunes = len(table["splits"])
     if not tunes:
-        raise SeqvaeError(_useless(recipe, rejects))
+        raise SeqvaeError(useless(THINGS[codec.kind], recipe["source"], rejects))
     of_tune = _assign(table, recipe)
     split = of_tune[table["tunes"]]  # (windows,) index in SPLITS
     winner = _winners(table["digests"], split)
@@ -245,9 +237,10 @@ def _write(
     for index, name in enumerate(SPLITS):
         _write_split(f"{final / name}", shards, table, kept & (split == index))
     counts = np.bincount(table["tunes"][kept], minlength=tunes)
-    names = (name for some in abouts("tunes") for name, _ in some)
-    rows = ((i, name, SPLITS[of_tune[i]], counts[i]) for i, name in enumerate(names))
-    _write_csv(final / "tunes.csv", ("tune", "name", "split", "windows"), rows)
+    labelled = any(label for some in abouts("tunes") for _, _, label in some)
+    named = ((name, [label] * labelled) for some in abouts("tunes") for name, _, label in some)
+    rows = ((i, name, SPLITS[of_tune[i]], counts[i], *label) for i, (name, label) in enumerate(named))
+    _write_csv(final / "tunes.csv", ("tune", "name", "split", "windows", *["label"] * labelled), rows)
     _write_csv(final / "rejects.csv", ("name", "reason"), rejects)
 
     def by_split(chosen: np.ndarray) -> dict[str, int]:
@@ -260,17 +253,21 @@ def _write(
         kept=by_split(kept),
         repeated=by_split(equal & (split[winner] == split)),
         seen=by_split(split[winner] != split),
-        moved=sum(abouts("moved")) / max(int((table["lengths"] - 1).sum()), 1),
+        moved=sum(abouts("moved")) / max(int((table["lengths"] - (codec.kind != "image")).sum()), 1),
         metres=_ranked(sum(map(Counter, abouts("metres")), Counter())),
         rejected=_ranked(Counter(_generic(reason) for _, reason in rejects)),
-        notices=_ranked(Counter(_generic(text) for some in abouts("tunes") for _, of in some for text in of)),
+        notices=_ranked(
+            Counter(_generic(text) for some in abouts("tunes") for _, of, _ in some for text in of)
+        ),
         kind=codec.kind,
         given=recipe["given"] is not None,
         vocabulary=codec.streams[0].size - 1 if codec.state else 0,
         steps=float(table["lengths"][kept].mean()),
+        frame=str(codec.frame) if isinstance(codec, PixelsCodec) else "",
     )
     if not report.kept["train"]:
-        raise SeqvaeError(f"all {tunes} tunes fell to valid and test: give more, or valid=0 and test=0")
+        things = f"{THINGS[codec.kind]}s"
+        raise SeqvaeError(f"all {tunes} {things} fell to valid and test: give more, or valid=0 and test=0")
     if codec.state:
         (final / "vocabulary").write_bytes(codec.state)
     _publish(out, final, recipe | {"codec": codec.config(), "report": asdict(report)})
@@ -405,6 +402,12 @@ class Corpus:
         """Every tune's name; a split's `tunes` are indices here."""
         with open(self.folder / "tunes.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
             return [row["name"] for row in csv.DictReader(file)]
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Every tune's label, "" where it has none."""
+        with open(self.folder / "tunes.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return [row.get("label", "") for row in csv.DictReader(file)]
 
     def split(self, name: str) -> Split:
         if name not in self.splits:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from seqvae.image import ImageVAE, Model
 from seqvae.model import SequenceVAE
 from seqvae.networks import START
 
@@ -230,9 +231,14 @@ def uniforms(seeds: Sequence[tuple[int, int]], steps: int, streams: int) -> Tens
     return torch.from_numpy(np.stack([draw.random((steps, streams), np.float32) for draw in draws]))
 
 
+def free_running(model: Model) -> Stepper | ImageVAE:
+    """What `decode` takes: a sequence's decoder is made ready, a picture is decoded at once."""
+    return model if isinstance(model, ImageVAE) else Stepper(model)
+
+
 @torch.inference_mode()
 def decode(
-    stepper: Stepper,
+    stepper: Stepper | ImageVAE,
     z: Tensor,
     conditions: Tensor,
     how: Sampling | Beam,
@@ -242,9 +248,12 @@ def decode(
 ) -> list[np.ndarray]:
     """Free-run every row: z (B, Z), conditions (B, C) -> B arrays (T, K) int64 up to and with END.
 
+    A picture has no END, and is its likelihood's mean whatever the strategy.
     A row without END stops at most_steps, else after as many as stream 0 has symbols: an increasing one ends.
     Raises ValueError for a beam where a step has several streams.
     """
+    if isinstance(stepper, ImageVAE):
+        return drawn(stepper, z)
     wide = how.width if isinstance(how, Beam) else 1
     if isinstance(how, Beam) and len(stepper.streams) > 1:
         raise ValueError("a beam is for codecs of one stream")
@@ -269,4 +278,13 @@ def decode(
         for row in stepper.run(part, told, noise, how)[:count].numpy():
             stops = np.flatnonzero(row[:, 0] == end)
             out.append(row[: stops[0] + 1] if len(stops) else row)
+    return out
+
+
+def drawn(model: ImageVAE, z: Tensor) -> list[np.ndarray]:
+    """z (B, Z) -> B arrays (H * W, C) int64, in batches as `decode` pads them."""
+    out: list[np.ndarray] = []
+    for part in z.float().split(MOST_ROWS):
+        fill = part.new_zeros(-len(part) % FEWEST_ROWS, part.shape[1])
+        out += list(model.draw(torch.cat((part, fill)))[: len(part)].numpy())
     return out

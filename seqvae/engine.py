@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqvae.checkpoint import Saved
+from seqvae.checkpoint import Saved, save_attribute
 from seqvae.codecs import Codec, Encoded
 from seqvae.corpus import collate
-from seqvae.decoding import FEWEST_ROWS, MOST_ROWS, Beam, Sampling, Stepper, decode
+from seqvae.decoding import FEWEST_ROWS, MOST_ROWS, Beam, Sampling, Stepper, decode, free_running
+from seqvae.image import ImageVAE, Model
 from seqvae.latent import slerp
-from seqvae.model import SequenceVAE
 from seqvae.song import SeqvaeError
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -37,12 +37,12 @@ class Engine:
     codec: Codec[Any]
     config: dict[str, Any]
     device: torch.device
-    encoder: SequenceVAE
-    stepper: Stepper
+    encoder: Model
+    stepper: Stepper | ImageVAE
 
     def __init__(self, saved: Saved, device: str = "cpu") -> None:
         self.saved, self.codec, self.config = saved, saved.codec, saved.config
-        self.stepper = Stepper(saved.model)
+        self.stepper = free_running(saved.model)
         try:
             self.device = torch.device(device)
             self.encoder = copy.deepcopy(saved.model).to(self.device)
@@ -61,6 +61,41 @@ class Engine:
             given = [torch.from_numpy(part).to(self.device) for part in batch]
             found.append(self.encoder.encode(*given).mean[:count].cpu())
         return torch.cat(found)
+
+    def labelled(self, path: Path, label: str | None = None) -> Iterator[tuple[Any, str | None]]:
+        """The things in a file or folder, with their labels."""
+        raise SeqvaeError(f"attributes are not learnt for models of {self.codec.kind}")
+
+    def learn_attribute(
+        self, files: Sequence[Path], out: Path, label: str | None = None, limit: int = 20_000
+    ) -> dict[str, int]:
+        """Writes the attribute that leads from one kind of things to another; returns how many it read.
+
+        The kinds are two files or folders, or the two labels of one, in the order of their names; `label` is
+        the column of a table that holds them. The attribute is the difference of their mean posterior means,
+        of at most `limit` things each (Larsen et al. 2016; Roberts et al. 2018). Raises `SeqvaeError` where
+        there are not two kinds.
+        """
+        kinds: dict[str, list[Any]] = {}
+        for path in files:
+            for thing, told in self.labelled(path, label):
+                of = str(path) if len(files) > 1 else told
+                require(of is not None, f"{path} has no labels; give it some, or give two files")
+                kept = kinds.setdefault(str(of), [])
+                kept += [thing] * (len(kept) < limit)
+        names = list(kinds) if len(files) > 1 else sorted(kinds)
+        held = ", ".join(names[:5]) or "nothing that can be read"
+        require(len(names) == 2, f"an attribute leads from one kind to another, and there is {held}")
+        means = [self._means([self.codec.encode(one) for one in kinds[name]]).mean(0) for name in names]
+        counts = {name: len(kinds[name]) for name in names}
+        save_attribute(out, means[1] - means[0], self.saved, {"counts": counts})
+        return counts
+
+    def _shifted(self, z: Tensor, vector: Tensor, scales: Sequence[float]) -> Tensor:
+        """z (1, Z) moved by the vector (Z,) so often: (scales, Z)."""
+        size = self.saved.model.size.latent
+        require(vector.shape == (size,), f"the vector is of another model: this one has {size} dimensions")
+        return z + torch.tensor(scales)[:, None] * vector
 
     @torch.inference_mode()
     def _decoded(self, z: Tensor, conditions: np.ndarray, how: Sampling | Beam, seed: int) -> list[Any]:
@@ -98,7 +133,8 @@ class Engine:
                 elif follows:
                     chain.append(follows.sample(chain[-1], noise[:, w]))
                 else:
-                    chain.append(slerp(chain[-1], noise[:, w], 0.5) if chain else noise[:, w])
+                    new = saved.model.from_prior(uniform[:, w], noise[:, w])
+                    chain.append(slerp(chain[-1], new, 0.5) if chain else new)
             found.append(torch.stack(chain, 1))
         return torch.cat(found)[:n]
 

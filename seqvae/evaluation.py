@@ -18,16 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqvae import files
+from seqvae import files, gallery
 from seqvae.checkpoint import Saved, load_model, store
 from seqvae.codecs import Codec
 from seqvae.corpus import Corpus, collate
-from seqvae.decoding import GREEDY, Sampling, Stepper, decode
+from seqvae.decoding import GREEDY, Sampling, Stepper, decode, free_running
+from seqvae.divergence import sampled_kl
 from seqvae.harvest import digest
+from seqvae.image import ImageVAE, Model
 from seqvae.importance import importance_nll
 from seqvae.latent import Mixture, divergences, minibatch_mi, slerp
-from seqvae.metrics import music, text
-from seqvae.model import SequenceVAE
+from seqvae.metrics import music, pictures, text
 from seqvae.objective import Elbo, Posterior
 from seqvae.song import Phrase, SeqvaeError, assemble
 
@@ -63,7 +64,7 @@ def bucketed(corpus: Corpus, split: str, indices: np.ndarray) -> Iterator[tuple[
 
 
 @torch.inference_mode()
-def posteriors(model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray) -> Posterior:
+def posteriors(model: Model, corpus: Corpus, split: str, indices: np.ndarray) -> Posterior:
     """q(z|x) of the chosen windows, in their order: mean and logvar (N, Z)."""
     mean, logvar = torch.empty(2, len(indices), model.size.latent)
     for places, (steps, lengths, conditions) in bucketed(corpus, split, indices):
@@ -72,7 +73,7 @@ def posteriors(model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarr
 
 
 @torch.inference_mode()
-def likelihoods(model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray, z: Tensor) -> Tensor:
+def likelihoods(model: Model, corpus: Corpus, split: str, indices: np.ndarray, z: Tensor) -> Tensor:
     """-log p(x|z) (N,) nats of the chosen windows, each at its row of z (N, Z)."""
     nll = torch.empty(len(indices))
     for places, (steps, lengths, conditions) in bucketed(corpus, split, indices):
@@ -81,7 +82,12 @@ def likelihoods(model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndar
 
 
 def decoded(
-    stepper: Stepper, codec: Codec[Any], z: Tensor, told: Tensor, how: Sampling = GREEDY, seed: int = 0
+    stepper: Stepper | ImageVAE,
+    codec: Codec[Any],
+    z: Tensor,
+    told: Tensor,
+    how: Sampling = GREEDY,
+    seed: int = 0,
 ) -> list[Any]:
     """N things of z (N, Z), each told its row (N, C)."""
     rows = decode(stepper, z, told, how, seed=seed, most_steps=codec.longest)
@@ -134,14 +140,26 @@ def write_texts(name: str, groups: Sequence[Sequence[str]], folder: Path) -> Non
     store(folder / f"{name}.txt", (apart.join("\n".join(group) for group in groups) + "\n").encode())
 
 
+def compare_pictures(corpus: Corpus, pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Squared error, signal to noise, and structural similarity."""
+    return pictures.compared(pairs)
+
+
+def write_pictures(name: str, groups: Sequence[Sequence[np.ndarray]], folder: Path) -> None:
+    """All in one picture, a group a column, or the only group in a row."""
+    make(folder)
+    gallery.grid(list(zip(*groups, strict=True)) if len(groups) > 1 else groups, folder / f"{name}.png")
+
+
 JUDGES = {
     "melody": Judge(compare_melodies, music.summary, write_melodies),
     "text": Judge(compare_texts, text.summary, write_texts),
+    "image": Judge(compare_pictures, pictures.summary, write_pictures),
 }
 
 
 def reconstruction(
-    model: SequenceVAE,
+    model: Model,
     corpus: Corpus,
     split: str,
     indices: np.ndarray,
@@ -150,12 +168,12 @@ def reconstruction(
 ) -> dict[str, float]:
     """Greedy decoding from the posterior mean, compared with the originals, the chosen windows as things."""
     told = conditions_of(corpus, split, indices)
-    estimates = decoded(Stepper(model), corpus.codec, posterior.mean, told)
+    estimates = decoded(free_running(model), corpus.codec, posterior.mean, told)
     return JUDGES[corpus.codec.kind].compare(corpus, list(zip(originals, estimates, strict=True)))
 
 
 def sample_windows(
-    model: SequenceVAE, corpus: Corpus, mixture: Mixture | None, count: int, seed: int, how: Sampling
+    model: Model, corpus: Corpus, mixture: Mixture | None, count: int, seed: int, how: Sampling
 ) -> tuple[list[Any], Tensor]:
     """``count`` windows from the prior, as things, and their conditions.
 
@@ -166,8 +184,8 @@ def sample_windows(
     told = conditions_of(corpus, "train", picks)
     uniform = torch.rand(count, generator=generator)
     noise = torch.randn(count, model.size.latent, generator=generator)
-    z = noise if mixture is None else mixture.sample(uniform, noise, told)
-    return decoded(Stepper(model), corpus.codec, z, told, how, seed), told
+    z = model.from_prior(uniform, noise) if mixture is None else mixture.sample(uniform, noise, told)
+    return decoded(free_running(model), corpus.codec, z, told, how, seed), told
 
 
 def novelty(corpus: Corpus, things: Sequence[Any]) -> dict[str, float]:
@@ -180,13 +198,13 @@ def novelty(corpus: Corpus, things: Sequence[Any]) -> dict[str, float]:
 
 
 def write_paths(
-    model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray, means: Tensor, folder: Path
+    model: Model, corpus: Corpus, split: str, indices: np.ndarray, means: Tensor, folder: Path
 ) -> None:
     """Each chosen window before its reconstruction, and an interpolation from the first to the last.
 
     means (N, Z) are the windows' posterior means. Raises `SeqvaeError` where the folder cannot be written.
     """
-    codec, stepper, judge = corpus.codec, Stepper(model), JUDGES[corpus.codec.kind]
+    codec, stepper, judge = corpus.codec, free_running(model), JUDGES[corpus.codec.kind]
     told = conditions_of(corpus, split, indices)
     rebuilt = decoded(stepper, codec, means, told)
     pairs = list(zip(held(corpus, split, indices), rebuilt, strict=True))
@@ -196,7 +214,7 @@ def write_paths(
 
 
 def write_samples(
-    model: SequenceVAE, corpus: Corpus, mixture: Mixture | None, folder: Path, seed: int, count: int = 128
+    model: Model, corpus: Corpus, mixture: Mixture | None, folder: Path, seed: int, count: int = 128
 ) -> dict[str, float]:
     """Samples at temperature 1, the first 8 written down; the `novelty` of all."""
     things, _ = sample_windows(model, corpus, mixture, count, seed, Sampling())
@@ -213,7 +231,7 @@ def make(folder: Path) -> None:
 
 @torch.inference_mode()
 def bounds(
-    model: SequenceVAE,
+    model: Model,
     corpus: Corpus,
     split: str,
     indices: np.ndarray,
@@ -223,19 +241,24 @@ def bounds(
 ) -> dict[str, float]:
     """nll at one posterior sample, KL, MI, KL - MI, active units, and the nll with another window's z.
 
+    The KL is that of the same sample where the prior is learnt, else exact.
     Of text also the perplexity that nll + KL bounds, END counted as a word and START not, and the MI of
-    minibatches. With an objective also its loss at the full weight, whatever the schedule.
+    minibatches. With an objective also its loss at the full weight, whatever the schedule, of one
+    sample and without a penalty.
     """
     noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
     z = posterior.sample(noise)
     found = divergences(posterior, noise)
     nll = likelihoods(model, corpus, split, indices, z)
     another = z.roll(max(len(z) // 2, 1), 0)  # neighbours come from one tune, so one from far off
+    kl, prior = found.kl, model.log_prior(z)
+    if prior is not None:
+        kl = sampled_kl(z, posterior, prior).mean().item()
     figures = {
         "nll": nll.mean().item(),
-        "kl": found.kl,
+        "kl": kl,
         "mi": found.mi,
-        "kl_minus_mi": found.kl - found.mi,
+        "kl_minus_mi": kl - found.mi,
         "active_units": found.active,
         "nll_of_another_z": likelihoods(model, corpus, split, indices, another).mean().item(),
     }
@@ -244,13 +267,14 @@ def bounds(
         symbols = np.diff(corpus.split(split).offsets)[indices].mean()
         figures["perplexity"] = math.exp((figures["nll"] + figures["kl"]) / symbols)
     if objective is not None:
-        figures["loss"] = replace(objective, anneal="constant")(nll, posterior, 0).loss.item()
+        bare = replace(objective, anneal="constant", penalty="", samples=1)
+        figures["loss"] = bare(nll, posterior, 0, z, prior).loss.item()
     return figures
 
 
 @torch.inference_mode()
 def tightened(
-    model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray, samples: int, seed: int = 0
+    model: Model, corpus: Corpus, split: str, indices: np.ndarray, samples: int, seed: int = 0
 ) -> dict[str, float]:
     """The importance-weighted nll of the chosen windows, and of text its perplexity."""
     total, symbols = 0.0, 0
@@ -275,7 +299,7 @@ def language_nll(language: Saved, things: Sequence[Any]) -> float:
 
 
 def between(
-    model: SequenceVAE, corpus: Corpus, split: str, indices: np.ndarray, means: Tensor, language: Saved
+    model: Model, corpus: Corpus, split: str, indices: np.ndarray, means: Tensor, language: Saved
 ) -> list[float]:
     """The `language_nll` of every step of interpolations between chosen windows, drawn in pairs.
 
@@ -284,7 +308,7 @@ def between(
     """
     order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))[: 2 * PATHS]
     first, last = order[: len(order) // 2], order[len(order) // 2 : len(order) // 2 * 2]
-    told, stepper, found = conditions_of(corpus, split, indices)[first], Stepper(model), []
+    told, stepper, found = conditions_of(corpus, split, indices)[first], free_running(model), []
     for step in range(STEPS):
         z = slerp(means[first], means[last], step / (STEPS - 1))
         found.append(language_nll(language, decoded(stepper, corpus.codec, z, told)))

@@ -23,11 +23,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from seqvae import __version__, files
-from seqvae.codecs import Codec, Encoded, build_codec
+from seqvae import __version__, files, pictures
+from seqvae.codecs import Codec, Encoded, PixelsCodec, build_codec
 from seqvae.disk import write_atomic
 from seqvae.song import SeqvaeError
-from seqvae.sources import PACKED, Unit, unpack
+from seqvae.sources import ALBUM, PACKED, Unit, turn, unpack
 
 SHARD = 16  # files: what a kill can cost, and what is read again one by one when a worker dies
 PATIENCE = 300  # seconds for one tune, after which its reader is given up
@@ -63,8 +63,8 @@ def load(path: Path) -> dict[str, Any] | None:
     """A shard's result without its steps; None when it is missing or damaged.
 
     Arrays over windows: lengths, conditions, tunes (index in the shard), bars, digests (n, 16) uint8; over
-    tunes: splits, those of their units; and "about", as bytes of JSON: {tunes: [[name, notices]], rejects:
-    [[name, reason]], metres: {metre: windows}, moved: steps moved by snapping}.
+    tunes: splits, those of their units; and "about", as bytes of JSON: {tunes: [[name, notices, label]],
+    rejects: [[name, reason]], metres: {metre: windows}, moved: steps moved by snapping}.
     """
     try:
         with np.load(path) as stored:
@@ -155,14 +155,14 @@ def _read(shard: Shard, job: Job) -> None:
     codec = build_codec(job.config, job.state)
     moves: Callable[[Any], int] | None = getattr(codec, "moved", None)
     cuts: Callable[[Any], bool] | None = getattr(codec, "cut", None)
-    tunes: list[tuple[str, tuple[str, ...]]] = []
+    tunes: list[tuple[str, tuple[str, ...], str | None]] = []
     rejects: list[tuple[str, str]] = []
     moved = 0
     metres: Counter[str] = Counter()
     splits: list[int] = []
     found: list[tuple[int, int, Encoded]] = []  # tune, bar, window
     for unit in shard.units:
-        for name, thing in _things(unit, job):
+        for name, thing in _things(unit, job, codec):
             try:
                 if isinstance(thing, Exception):
                     raise thing
@@ -174,7 +174,7 @@ def _read(shard: Shard, job: Job) -> None:
                 rejects.append((name, _reason(fault, name, unit.path)))
                 continue
             cut = (CUT,) if cuts and any(cuts(piece) for _, piece in pieces) else ()
-            tunes.append((name, (*getattr(thing, "notices", ()), *cut)))
+            tunes.append((name, (*getattr(thing, "notices", ()), *cut), getattr(thing, "label", None)))
             splits.append(unit.split)
             found += windows
             metres.update(str(piece.metre) for _, piece in pieces if hasattr(piece, "metre"))
@@ -183,21 +183,32 @@ def _read(shard: Shard, job: Job) -> None:
     _save(shard.path, codec, found, splits, about)
 
 
-def _things(unit: Unit, job: Job) -> Iterator[tuple[str, object]]:
+def _things(unit: Unit, job: Job, codec: Codec) -> Iterator[tuple[str, object]]:
     """(name, thing or what went wrong) for every tune of a file; raises nothing."""
     folder = unit.name[: unit.name.rfind("/") + 1]
     alarm = signal.alarm if job.seconds else int  # it ends this worker, as a crash does
     try:
         alarm(job.seconds)
-        things: Iterator[tuple[str, object]]
-        things = unpack(unit.path) if unit.path.endswith(PACKED) else files.read_all(Path(unit.path))
-        for name, thing in things:
+        for name, thing in _opened(unit, codec):
             yield folder + name, thing
             alarm(job.seconds)
     except Exception as fault:
         yield unit.name, fault
     finally:
         alarm(0)
+
+
+def _opened(unit: Unit, codec: Codec) -> Iterator[tuple[str, object]]:
+    if unit.path.endswith(PACKED):
+        yield from unpack(unit.path)
+    elif unit.path.endswith(ALBUM):
+        yield from turn(unit.path)
+    elif isinstance(codec, PixelsCodec):
+        label = Path(unit.name).parent.name or None
+        for picture in pictures.read(unit.path, codec.framing):
+            yield picture.name, picture._replace(label=label)
+    else:
+        yield from files.read_all(Path(unit.path))
 
 
 def _reason(fault: Exception, name: str, path: str) -> str:

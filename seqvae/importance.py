@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seqvae.decoding import MOST_ROWS, Stepper
-from seqvae.model import SequenceVAE
+from seqvae.image import ImageVAE, Model
 from seqvae.networks import START
 
 BLOCK = 512  # symbols scored at a time: 1 MB for 500 samples
@@ -24,7 +24,7 @@ BLOCK = 512  # symbols scored at a time: 1 MB for 500 samples
 
 @torch.inference_mode()
 def importance_nll(
-    model: SequenceVAE,
+    model: Model,
     steps: Tensor,
     lengths: Tensor,
     conditions: Tensor,
@@ -45,7 +45,7 @@ def importance_nll(
     if not model.size.latent:
         samples = 1  # all would be the same
     with steps.device:
-        stepper = Stepper(model)
+        stepper = None if isinstance(model, ImageVAE) else Stepper(model)
     found = []
     for row, index in enumerate(range(len(steps)) if indices is None else indices):
         one = slice(row, row + 1)
@@ -55,7 +55,16 @@ def importance_nll(
         posterior = model.encode(x, lengths[one], told)
         z = posterior.sample(noise)
         ratio = 0.5 * (noise.double().square() + posterior.logvar.double() - z.double().square()).sum(1)
-        nll = torch.cat([nll_at(stepper, part, x[0], told) for part in z.split(MOST_ROWS)])
+        if (prior := model.log_prior(z)) is not None:
+            ratio = prior.double() - posterior.log_density(z).double()
+        if stepper is None:
+            parts = [
+                model.nll(part, x.expand(len(part), -1, -1), lengths, told).double()
+                for part in z.split(MOST_ROWS)
+            ]
+        else:
+            parts = [nll_at(stepper, part, x[0], told) for part in z.split(MOST_ROWS)]
+        nll = torch.cat(parts)
         found.append(math.log(samples) - torch.logsumexp(ratio - nll, 0))
     return torch.stack(found).float() if found else torch.zeros(0, device=steps.device)
 

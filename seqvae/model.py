@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seqvae.codecs.base import Stream
 from seqvae.likelihood import summed
 from seqvae.networks import DROPPED, START, Conditions, Decoder, Encoder, Steps
-from seqvae.objective import Posterior
+from seqvae.objective import Pass, Posterior
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Size:
     pooling: str = "last+mean"  # of the encoder's states over time
     gamma: float = 0.0  # scale of a BatchNorm on the posterior's mean (BN-VAE); 0: none
     spread: float = 0.0  # least deviation over the data of the means that are decoded (Scale-VAE); 0: any
+
+    @property
+    def widest(self) -> int:
+        """The largest side that some weight has at least."""
+        return max(*self.embedding, self.encoder if self.latent else 0, self.decoder, self.head, self.latent)
 
 
 class SequenceVAE(nn.Module):
@@ -49,14 +54,25 @@ class SequenceVAE(nn.Module):
 
     def forward(
         self, steps: Tensor, lengths: Tensor, conditions: Tensor, noise: Tensor, dropped: Tensor | None = None
-    ) -> tuple[Tensor, Posterior]:
-        """One training pass: -log p(x|z) (B,) nats at z = mean + std * noise, noise (B, Z); the posterior.
+    ) -> Pass:
+        """One training pass: -log p(x|z) (K * B,) nats, the posterior (B, Z), and z (K * B, Z).
 
-        With a spread the posterior is the one before scaling, whose KL Scale-VAE charges.
+        z = mean + std * noise, noise (K * B, Z) with K samples a sequence, sample by sample. With a spread
+        the posterior is the one before scaling, whose KL Scale-VAE charges.
         """
-        unscaled = self.infer(steps, lengths, conditions)
-        z = self.scaled(unscaled).sample(noise)
-        return self.nll(z, steps, lengths, conditions, dropped), unscaled
+        unscaled, times = self.infer(steps, lengths, conditions), len(noise) // len(steps)
+        z = Posterior(*(repeated(part, times) for part in self.scaled(unscaled))).sample(noise)
+        steps, lengths, conditions = (repeated(part, times) for part in (steps, lengths, conditions))
+        hidden = None if dropped is None else repeated(dropped, times)
+        return Pass(self.nll(z, steps, lengths, conditions, hidden), unscaled, z)
+
+    def log_prior(self, z: Tensor) -> Tensor | None:
+        """log p(z) (N,) nats; None: it is N(0, I)."""
+        return None
+
+    def from_prior(self, uniform: Tensor, noise: Tensor) -> Tensor:
+        """z (N, Z) of uniform (N,) in [0, 1) and standard normal noise (N, Z)."""
+        return noise
 
     def nll(
         self, z: Tensor, steps: Tensor, lengths: Tensor, conditions: Tensor, dropped: Tensor | None = None
@@ -104,3 +120,8 @@ class SequenceVAE(nn.Module):
             hidden[:, 0] = False
             inputs = torch.where(hidden[..., None], sizes + DROPPED, inputs)
         return list(self.decoder(z, self.conditions(conditions), inputs, steps))
+
+
+def repeated(part: Tensor, times: int) -> Tensor:
+    """(B, ...) as (times * B, ...), all of it again and again."""
+    return part if times == 1 else part.repeat(times, *(1,) * (part.dim() - 1))

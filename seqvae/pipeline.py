@@ -7,14 +7,15 @@ from typing import Any
 
 from seqvae.checkpoint import load_model
 from seqvae.engine import find_model
+from seqvae.images import Images
 from seqvae.melodies import Melodies
 from seqvae.sentences import Sentences
 
-KINDS: dict[str, Any] = {"melody": Melodies, "text": Sentences}
+KINDS: dict[str, Any] = {"melody": Melodies, "text": Sentences, "image": Images}
 
 
 class Pipeline:
-    """`from_pretrained` gives `Melodies` or `Sentences`: the model knows its kind."""
+    """`from_pretrained` gives `Melodies`, `Sentences` or `Images`: the model knows its kind."""
 
     @staticmethod
     def from_pretrained(name: str | Path, device: str = "cpu") -> Any:

@@ -1,9 +1,16 @@
-"""The prior people sample from where N(0, I) is far from the aggregate posterior: a mixture of exemplars."""
+"""Priors other than N(0, I): a mixture of exemplars fitted after training, mixtures learnt with the model.
+
+A learnt prior's densities are in nats, in float32 even under autocast, and its gradient reaches its own
+parameters and z. Samples are functions of uniform and normal noise, as all of `latent`.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from seqvae.latent import Divergences, Mixture
@@ -53,3 +60,63 @@ def exemplars(conditions: Tensor, count: int, seed: int) -> Tensor:
     first = torch.cat([order[kinds == kind][:FEWEST] for kind in kinds.unique()])
     others = order[~torch.isin(order, first)]
     return torch.cat([first, others[: max(count - len(first), 0)]])
+
+
+# ------------------------------------------------------------------------------ learnt with the model
+
+
+class MixturePrior(nn.Module):
+    """C Gaussians with learnt weights, means and scales: `latent.Mixture` as a part of the model."""
+
+    def __init__(self, components: int, latent: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(components))  # logits
+        self.means = nn.Parameter(torch.randn(components, latent))
+        self.logvars = nn.Parameter(torch.zeros(components, latent))
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """log p(z) (N,) nats of z (N, Z)."""
+        return mixed(z, Posterior(self.means, self.logvars), self.weights.float().log_softmax(0))
+
+    def sample(self, uniform: Tensor, noise: Tensor) -> Tensor:
+        """uniform (N,) in [0, 1), noise (N, Z) -> z (N, Z)."""
+        return drawn(uniform, noise, Posterior(self.means, self.logvars), self.weights)
+
+
+class VampPrior(nn.Module):
+    """The mean of the posteriors of C learnt pseudo-inputs (Tomczak & Welling 2018, eq. 9).
+
+    A pseudo-input has the shape of an input and values in [0, 1], by a sigmoid. ``encode`` is the model's
+    own encoder, given at each call so that its weights belong to the model alone; the prior's gradient
+    reaches them too.
+    """
+
+    def __init__(self, components: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.randn(components, *shape))
+
+    def pseudo_inputs(self) -> Tensor:
+        """(C, *shape), to look at and to encode."""
+        return self.logits.sigmoid()
+
+    def log_density(self, z: Tensor, encode: Callable[[Tensor], Posterior]) -> Tensor:
+        """log p(z) (N,) nats of z (N, Z)."""
+        found = encode(self.pseudo_inputs())
+        return mixed(z, found, -math.log(len(found.mean)))
+
+    def sample(self, uniform: Tensor, noise: Tensor, encode: Callable[[Tensor], Posterior]) -> Tensor:
+        """uniform (N,) in [0, 1), noise (N, Z) -> z (N, Z)."""
+        return drawn(uniform, noise, encode(self.pseudo_inputs()), self.logits.new_zeros(len(self.logits)))
+
+
+def mixed(z: Tensor, components: Posterior, weights: Tensor | float) -> Tensor:
+    """log sum_c exp(weights_c) N(z; mean_c, var_c) (N,) nats of z (N, Z): components (C, Z), log weights."""
+    return (weights + components.log_density(z[:, None])).logsumexp(1)
+
+
+def drawn(uniform: Tensor, noise: Tensor, components: Posterior, weights: Tensor) -> Tensor:
+    """z (N, Z) of a mixture of components (C, Z) with logits weights (C,)."""
+    means, scales = components.mean.float(), (0.5 * components.logvar.float()).exp()
+    untold = Mixture(means, scales, means.new_zeros(len(means), 0))
+    preference = weights.expand(len(noise), -1)
+    return untold.sample(uniform, noise, noise.new_zeros(len(noise), 0), preference)

@@ -7,25 +7,32 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from seqvae.divergence import GRADIENTS
+from seqvae.image import ACTIVATIONS, NETWORKS, PRIORS, ImageSize
+from seqvae.likelihood import LIKELIHOODS
 from seqvae.model import Size
 from seqvae.networks import POOLINGS
-from seqvae.objective import FREE, SCHEDULES, Elbo
+from seqvae.objective import FREE, PENALTIES, SCHEDULES, Elbo
 from seqvae.song import SeqvaeError
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 # Settings that may be 0:
 ZERO = {
-    *("dropout", "word_dropout", "patience", "seed"),
-    *("beta", "warmup", "cycle", "free_bits", "capacity"),
+    *("dropout", "word_dropout", "ssim", "patience", "seed"),
+    *("beta", "warmup", "cycle", "free_bits", "capacity", "strength"),
     *("latent", "gamma", "spread", "autoencoder", "aggressive"),
 }
-CHOICES = {"precision": tuple(PRECISIONS), "anneal": SCHEDULES, "free_over": FREE, "pooling": POOLINGS}
+CHOICES: dict[str, tuple[str, ...]] = {
+    **{"precision": tuple(PRECISIONS), "anneal": SCHEDULES, "free_over": FREE, "pooling": POOLINGS},
+    **{"network": NETWORKS, "activation": tuple(ACTIVATIONS), "likelihood": tuple(LIKELIHOODS)},
+    **{"prior": PRIORS, "penalty": ("", *PENALTIES), "gradient": GRADIENTS},
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
     about: str = ""
-    size: Size = field(default_factory=Size)
+    size: Size | ImageSize = field(default_factory=Size)
     objective: Elbo = field(default_factory=Elbo)
     batch_size: int = 128  # windows a step, over all ranks together
     steps: int = 10_000  # optimiser steps in all
@@ -38,6 +45,7 @@ class Recipe:
     autoencoder: int = 0
     # Steps of the encoder alone before each step, at most, until MI stops rising (He et al. 2019)
     aggressive: int = 0
+    ssim: float = 0.0  # of pictures: weight of a perceptual term, 1 - SSIM, that is no likelihood
     precision: str = "32"  # or bf16: products in bfloat16, weights, likelihoods and KL in float32
     evaluate_every: int = 1_000  # steps
     save_every: int = 200  # steps
@@ -94,8 +102,20 @@ RECIPES = {
         evaluate_every=1_314,
         save_every=100,
     ),
+    "pictures": Recipe(
+        about="a first model of your own pictures in minutes of one CPU core",
+        size=ImageSize(widths=(32, 64), head=256, latent=32),
+        steps=3_000,
+        evaluate_every=500,
+    ),
+    "mnist": Recipe(
+        about="the benchmark of image VAEs: binary digits of 28 x 28, a dense layer of 400, z of 40",
+        size=ImageSize(network="dense", widths=(400,), latent=40),
+        steps=7_820,
+        evaluate_every=391,
+    ),
 }
-DEFAULTS = {"melody": "small", "text": "text"}  # by the kind of codec
+DEFAULTS = {"melody": "small", "text": "text", "image": "pictures"}  # by the kind of codec
 
 
 def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
@@ -106,7 +126,7 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
     for name, text in settings.items():
         if name in {f.name for f in fields(Recipe)} - {"size", "objective", "about"}:
             recipe = replace(recipe, **{name: parse(name, text, getattr(recipe, name))})
-        elif name in {f.name for f in fields(Size)}:
+        elif name in {f.name for f in fields(recipe.size)}:
             value = parse(name, text, getattr(recipe.size, name))
             recipe = replace(recipe, size=replace(recipe.size, **{name: value}))
         elif name in {f.name for f in fields(Elbo)}:
@@ -139,10 +159,10 @@ def parse(name: str, text: str, now: object) -> Any:
 
 def check(recipe: Recipe) -> Recipe:
     """The recipe itself. Raises `SeqvaeError` for numbers no training can use."""
-    for name, known in CHOICES.items():
-        if (value := settings_of(recipe)[name]) not in known:
-            raise SeqvaeError(f"{name} cannot be {value!r}; known: {', '.join(known)}")
     for name, value in settings_of(recipe).items():
+        known = CHOICES.get(name)
+        if known and value not in known:
+            raise SeqvaeError(f"{name} cannot be {value!r}; known: {', '.join(known)}")
         if isinstance(value, str) or value is None:
             continue
         for number in value if isinstance(value, tuple) else (value,):
@@ -151,6 +171,20 @@ def check(recipe: Recipe) -> Recipe:
                 raise SeqvaeError(f"{name} must be {least} 0 and finite, not {number}")
     if recipe.word_dropout > 1 or recipe.dropout >= 1 or recipe.seed >= 2**32:
         raise SeqvaeError("word_dropout is 1 at most, dropout less than 1, and a seed less than 2**32")
+    objective = recipe.objective
+    if objective.penalty and recipe.batch_size < 2:
+        raise SeqvaeError(f"penalty {objective.penalty} is told of a batch of at least 2, not of one")
+    if objective.samples > 1:
+        plain = Elbo(samples=objective.samples, gradient=objective.gradient)
+        same = replace(objective, free_over=plain.free_over, anneal=plain.anneal, strength=0.0) == plain
+        spread = isinstance(recipe.size, Size) and recipe.size.spread
+        if not same or spread or recipe.autoencoder:
+            raise SeqvaeError("a bound of several samples takes beta 1 and no other remedy")
+    if objective.penalty and isinstance(recipe.size, Size) and recipe.size.spread:
+        raise SeqvaeError("a penalty is of the posterior, which spread scales; leave out one of the two")
+    learnt = isinstance(recipe.size, ImageSize) and recipe.size.prior != "standard"
+    if learnt and objective.free_bits and objective.free_over == "dimension":
+        raise SeqvaeError("a learnt prior has no KL of each dimension that bits could be free of")
     if recipe.objective.anneal == "cyclical" and not recipe.objective.warmup <= recipe.objective.cycle > 0:
         raise SeqvaeError("anneal cyclical needs a cycle, of warmup steps or more")
     return recipe

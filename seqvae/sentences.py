@@ -6,7 +6,7 @@ Conventions: a sentence has one z; N sentences are z (N, Z). How symbols are cho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seqvae import texts
-from seqvae.checkpoint import Saved, save_attribute
+from seqvae.checkpoint import Saved
 from seqvae.codecs import TextCodec, WordsCodec
 from seqvae.decoding import GREEDY, Beam, Sampling
 from seqvae.engine import Engine, require
@@ -87,30 +87,11 @@ class Sentences(Engine):
         goals = self._drawn(n, np.empty((1, 0), np.int16), seed, "fitted")[:, 0]
         return self.decode(slerp(self.encode([text]).expand_as(goals), goals, amount), how, seed)
 
-    def learn_attribute(
-        self, files: Sequence[Path], out: Path, label: str | None = None, limit: int = 20_000
-    ) -> dict[str, int]:
-        """Writes the attribute that leads from one kind of texts to another; returns how many it read.
-
-        The kinds are two files, or the two labels of one file, in the order of their names. The attribute is
-        the difference of their mean posterior means, of at most `limit` texts each (Larsen et al. 2016;
-        Roberts et al. 2018). Raises `SeqvaeError` where there are not two kinds.
-        """
-        kinds: dict[str, list[str]] = {}
-        for path in files:
-            for line in texts.read(path, label=label):
-                of = str(path) if len(files) > 1 else line.label
-                require(of is not None, f"{path} has no labels; give it a column of them, or give two files")
-                if isinstance(line.text, str) and self.codec.symbols(line.text) and of is not None:
-                    kinds.setdefault(of, [])
-                    kinds[of] += [line.text] * (len(kinds[of]) < limit)
-        names = list(kinds) if len(files) > 1 else sorted(kinds)
-        held = ", ".join(names[:5]) or "nothing that can be read"
-        require(len(names) == 2, f"an attribute leads from one kind of texts to another, and there is {held}")
-        means = [self.encode(kinds[name]).mean(0) for name in names]
-        counts = {name: len(kinds[name]) for name in names}
-        save_attribute(out, means[1] - means[0], self.saved, {"texts": counts})
-        return counts
+    def labelled(self, path: Path, label: str | None = None) -> Iterator[tuple[str, str | None]]:
+        """The texts of a file in which there is something to read, and their labels."""
+        for line in texts.read(path, label=label):
+            if isinstance(line.text, str) and self.codec.symbols(line.text):
+                yield line.text, line.label
 
     def shift(
         self, text: str, vector: Tensor, scales: Sequence[float], how: How = GREEDY, seed: int = 0
@@ -119,6 +100,4 @@ class Sentences(Engine):
 
         Raises `SeqvaeError` for a vector of another size than this model's.
         """
-        size = self.saved.model.size.latent
-        require(vector.shape == (size,), f"the vector is of another model: this one has {size} dimensions")
-        return self.decode(self.encode([text]) + torch.tensor(scales)[:, None] * vector, how, seed)
+        return self.decode(self._shifted(self.encode([text]), vector, scales), how, seed)

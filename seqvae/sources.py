@@ -1,7 +1,8 @@
-"""What a corpus is made of: the files of a folder, the built-in collections, and texts in packs.
+"""What a corpus is made of: the files of a folder, the built-in collections, and packs of texts and images.
 
-Conventions: a *pack* is a file of up to PACK texts of one split, each with its name, a list in JSON a line.
-Texts of any source are packed before they are spelt, so that `harvest` reads them as it reads files of music:
+Conventions: a *pack* is a file of up to PACK texts of one split, each with its name, a list in JSON a line;
+or an .npz file of images of one split in about CELLS values. Texts of any source, and images that are no
+files of their own, are packed before they are spelt, so that `harvest` reads them as it reads files of music:
 in parallel, whatever their size, and never again after a kill.
 """
 
@@ -9,23 +10,34 @@ import importlib.util
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from seqvae import files, texts
-from seqvae.codecs import Spelling, TextCodec
+import numpy as np
+
+from seqvae import files, pictures, texts
+from seqvae.codecs import Codec, PixelsCodec, Spelling, TextCodec
 from seqvae.codecs.text import LEARNT_FROM
 from seqvae.disk import write_atomic
+from seqvae.pictures import Common, Framing, Picture
 from seqvae.song import SeqvaeError
 
 MUSIC = {".mid", ".midi", ".abc", ".musicxml", ".mxl", ".xml", ".krn"}
-SUFFIXES = {"melody": MUSIC, "text": texts.SUFFIXES}  # by the codec's kind
-WORDS = {"melody": "music", "text": "text"}
-BUILT_IN = {"folk": "melody", "wordnet": "text", "wordnet-glosses": "text"}
+SUFFIXES = {"melody": MUSIC, "text": texts.SUFFIXES, "image": pictures.SUFFIXES}  # by the codec's kind
+WORDS = {"melody": "music", "text": "text", "image": "image data"}
+BUILT_IN = {
+    "folk": "melody",
+    "wordnet": "text",
+    "wordnet-glosses": "text",
+    "digits": "image",
+    "avatars": "image",
+}
 PACK = 500  # texts
-PACKED = ".texts"  # suffix of a pack
+CELLS = 1 << 18  # values of images, each of which is two bytes when spelt
+PACKED, ALBUM = ".texts", ".images"  # suffixes of packs
 
 
 class Unit(NamedTuple):
@@ -44,25 +56,30 @@ class Unit(NamedTuple):
         return cls(name, path, known.st_size, known.st_mtime_ns, split)
 
 
-WORDNET = {name: Unit(name, "", 0, 0) for name in ("wordnet", "wordnet-glosses")}
+WHOLE = {name: Unit(name, "", 0, 0) for name in BUILT_IN if name != "folk"}  # no files one by one
 
 
 class Packs(NamedTuple):
     units: list[Unit]  # of one split each
-    counts: list[int]  # texts of each split
+    counts: list[int]  # texts or images of each split
     rejects: list[tuple[str, str]]  # name, reason
+    frame: tuple[int, ...] = ()  # of images, a `Frame`
 
 
 def kind(source: str | Path) -> str:
-    """The kind of codec for a file or folder: "melody" where there is music, or else "text". Raises
-    SeqvaeError for a folder with neither, and where there is nothing."""
+    """The kind of codec for a file or folder: "melody" where there is music, or else "image" where there are
+    more images than texts, or else "text". Raises SeqvaeError for a folder with none, and where there is
+    nothing."""
     if str(source) in BUILT_IN:
         return BUILT_IN[str(source)]
-    found = {texts.suffix(path) for path in _walk(source, "")[0]}
-    if not found & (MUSIC | texts.SUFFIXES) and os.path.isdir(source):
-        known = f"music ({_listed(MUSIC)}) or text ({_listed(texts.PLAIN)}, also with .gz)"
-        raise SeqvaeError(f"{source} holds no files of {known}")
-    return "melody" if found & MUSIC else "text"
+    found = Counter(texts.suffix(path) for path in _walk(source, "")[0])
+    counts = {kind: sum(found[suffix] for suffix in of) for kind, of in SUFFIXES.items()}
+    if not os.path.isdir(source):
+        counts["image"] += found[pictures.ARRAYS]
+    elif not any(counts.values()):
+        known = f"music ({_listed(MUSIC)}), text ({_listed(texts.PLAIN)}, also with .gz)"
+        raise SeqvaeError(f"{source} holds no files of {known} or images ({_listed(pictures.SUFFIXES)})")
+    return "melody" if counts["melody"] else "image" if counts["image"] > counts["text"] else "text"
 
 
 def _listed(suffixes: set[str]) -> str:
@@ -105,7 +122,7 @@ def _files(
     source: str | Path, out: str | Path, kind: str, essen: bool
 ) -> tuple[list[Unit], list[tuple[str, str]]]:
     if BUILT_IN.get(str(source)) == kind:
-        return (folk(essen) if kind == "melody" else [WORDNET[str(source)]]), []
+        return (folk(essen) if kind == "melody" else [WHOLE[str(source)]]), []
     paths, faults = _walk(source, out)
     root = os.path.abspath(source)
     rejects = [(os.path.relpath(fault.filename, root), "the folder cannot be read") for fault in faults]
@@ -113,7 +130,8 @@ def _files(
     units = []
     for path in sorted(paths):
         unit = Unit.of(path, base)
-        if texts.suffix(path) in SUFFIXES[kind] or (kind == "text" and base != root):
+        named = base != root and (kind == "text" or kind == "image" and pictures.of_arrays(path))
+        if texts.suffix(path) in SUFFIXES[kind] or named:
             units.append(unit)
         else:
             rejects.append((unit.name, f"not {WORDS[kind]}"))
@@ -140,9 +158,52 @@ def _walk(source: str | Path, out: str | Path) -> tuple[list[str], list[OSError]
 
 
 def read(unit: Unit, split: str, column: str | None) -> Iterator[texts.Line]:
-    if unit in WORDNET.values():
-        return texts.wordnet(definitions=unit == WORDNET["wordnet-glosses"])
+    if unit in WHOLE.values():
+        return texts.wordnet(definitions=unit == WHOLE["wordnet-glosses"])
     return texts.read(unit.path, split=split, column=column)
+
+
+def gather(
+    units: list[Unit],
+    codec: Codec | Spelling | Framing,
+    folder: Path,
+    recipe: dict[str, Any],
+    draw: Callable[[str], int],
+    spare: bool,
+    progress: Callable[[str, int, int], None],
+) -> tuple[Packs, Codec]:
+    """Songs as they are, texts and images in packs below `folder`; and the codec, made for them where there
+    is but the wish for one.
+
+    The recipe is that of the corpus; `draw` and `progress` are told a text and, by stage, how far things are.
+    Raises SeqvaeError where there is too little, and for a file of texts unless those of a folder are spared.
+    """
+    if isinstance(codec, Framing | PixelsCodec):
+        framing = codec if isinstance(codec, Framing) else codec.framing
+        seed, count = recipe["seed"], recipe.get("count", 0)
+        packs = album(units, framing, folder, seed, count, lambda done: progress("reading", done, 0))
+        return packs, PixelsCodec(*packs.frame) if isinstance(codec, Framing) else codec
+    if not isinstance(codec, Spelling | TextCodec):
+        return Packs(units, [len(units), 0, 0], []), codec
+    found = ((unit, read(unit, recipe["split"], recipe["column"])) for unit in units)
+    tell, spared = (lambda done: progress("reading", done, 0)), (lambda unit: spare and unit.split < 0)
+    packs = pack(found, folder, draw, spared, tell)
+    if packs.counts[0] < 2:
+        some = sum(packs.counts)
+        if not some:
+            raise SeqvaeError(useless("text", recipe["source"], packs.rejects))
+        of = f"{some} texts, of which {packs.counts[0]} are to train on" if some > 1 else "only one text"
+        raise SeqvaeError(f"{recipe['source']} holds {of}: give more")
+    if isinstance(codec, Spelling):
+        stage = "learning the vocabulary"
+        codec = learn(codec, packs, recipe["source"], lambda done: progress(stage, done, 1))
+    return packs, codec
+
+
+def useless(thing: str, source: str, rejects: list[tuple[str, str]]) -> str:
+    """Why there is nothing in the source."""
+    reason = next((why for _, why in rejects if not why.startswith("not ")), "its files are empty")
+    return f"no {thing} in {source} can be used, for instance because: {reason}"
 
 
 def pack(
@@ -199,8 +260,9 @@ def pack(
 def _packed(folder: Path) -> Packs | None:
     """What `pack` wrote, if it is all there as it was written."""
     try:
-        units, counts, rejects = json.loads((folder / "packs.json").read_bytes())
-        packs = Packs([Unit(*unit) for unit in units], counts, [(name, why) for name, why in rejects])
+        units, counts, rejects, frame = json.loads((folder / "packs.json").read_bytes())
+        left_out = [(name, why) for name, why in rejects]
+        packs = Packs([Unit(*unit) for unit in units], counts, left_out, tuple(frame))
         whole = all(Unit.of(unit.path, str(folder), unit.split) == unit for unit in packs.units)
         return packs if whole else None
     except (OSError, ValueError, TypeError):
@@ -231,3 +293,76 @@ def learn(spelling: Spelling, packs: Packs, source: str, progress: Callable[[int
     write_atomic(held, codec.state)
     progress(1)
     return codec
+
+
+def images(unit: Unit, framing: Framing, seed: int, count: int) -> Iterator[Picture]:
+    """All images of a file of arrays or of what is built in: of the avatars so many, drawn from the seed."""
+    if unit == WHOLE["digits"]:
+        yield from pictures.digits(framing)
+    elif unit == WHOLE["avatars"]:
+        size = max(framing.height, framing.width) or pictures.LARGEST
+        for number, (image, parts) in enumerate(pictures.avatars(count, seed, size)):
+            label = " ".join(f"{name}={part}" for name, part in parts.items())
+            yield Picture(str(number), pictures.refit(image, framing), label)
+    else:
+        yield from pictures.arrays(unit.path, framing)
+
+
+def album(
+    units: list[Unit], framing: Framing, folder: Path, seed: int, count: int, progress: Callable[[int], None]
+) -> Packs:
+    """Image files as they are, with their frame; or the `images` of the only unit in packs below `folder`,
+    unless they all are there already. `progress` is told the number of images.
+
+    Raises SeqvaeError where they have no frame in common, or are no images.
+    """
+    unit = units[0]
+    if unit not in WHOLE.values() and not pictures.of_arrays(unit.path):
+        frame = pictures.survey(((unit.name, unit.path) for unit in units), framing, progress)
+        return Packs(units, [len(units), 0, 0], [], frame)
+    if (held := _packed(folder)) is not None:
+        return held
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    packs, common = Packs([], [0, 0, 0], []), Common()
+    found = images(unit, framing, seed, count)
+    for some in _sheaves(one._replace(name=f"{unit.name}:{one.name}") for one in found):
+        for one in some:
+            common.add(one.name, one.image.shape, one.image)
+        path = folder / f"{len(packs.units):07}{ALBUM}"
+        _bind(some, path)
+        packs.units.append(Unit.of(str(path), str(folder), some[0].split))
+        packs.counts[max(some[0].split, 0)] += len(some)
+        progress(sum(packs.counts))
+    packs = packs._replace(frame=common.frame())
+    write_atomic(folder / "packs.json", json.dumps(packs).encode())
+    return packs
+
+
+def _sheaves(found: Iterable[Picture]) -> Iterator[list[Picture]]:
+    """Pictures in order, as many together as have one split and shape and no more than about CELLS values."""
+    sheaf: list[Picture] = []
+    for picture in found:
+        if sheaf:
+            image, split = sheaf[0].image, sheaf[0].split
+            full = len(sheaf) >= CELLS // image.size
+            if full or picture.split != split or picture.image.shape != image.shape:
+                yield sheaf
+                sheaf = []
+        sheaf.append(picture)
+    if sheaf:
+        yield sheaf
+
+
+def _bind(some: list[Picture], path: Path) -> None:
+    about = json.dumps([(one.name, one.label, one.notices) for one in some]).encode()
+    with open(path, "wb") as file:
+        np.savez(file, about=np.frombuffer(about, np.uint8), images=np.stack([one.image for one in some]))
+
+
+def turn(path: str | Path) -> Iterator[tuple[str, Picture]]:
+    """(name, picture) for every image of a pack."""
+    with np.load(path) as stored:
+        about, grids = json.loads(stored["about"].tobytes()), stored["images"]
+    for (name, label, notices), image in zip(about, grids, strict=True):
+        yield name, Picture(name, image, label, tuple(notices))

@@ -40,8 +40,9 @@ from seqvae.checkpoint import (
     store,
 )
 from seqvae.corpus import Batch, Corpus
+from seqvae.divergence import Critic, critic_loss, permuted
+from seqvae.image import ImageVAE, Model
 from seqvae.latent import divergences, fit_succession
-from seqvae.model import SequenceVAE
 from seqvae.objective import Posterior, Terms
 from seqvae.prior import HOLES, fit_mixture, needs_fit
 from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override
@@ -73,9 +74,10 @@ def seed_for(recipe: Recipe, step: int, rank: int) -> int:
 
 
 def noise_for(recipe: Recipe, seed: int, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Standard normal noise (B, Z) and the steps to hide (B, T)."""
+    """Standard normal noise (K * B, Z) for K samples each, and the steps to hide (B, T)."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(len(batch.lengths), recipe.size.latent, generator=generator)
+    rows = len(batch.lengths) * recipe.objective.samples
+    noise = torch.randn(rows, recipe.size.latent, generator=generator)
     if not recipe.word_dropout:
         return noise, None
     return noise, torch.rand(batch.steps.shape[:2], generator=generator) < recipe.word_dropout
@@ -107,15 +109,21 @@ class Run:
         if recipe.batch_size % self.world:
             raise SeqvaeError(f"batch_size {recipe.batch_size} does not divide among {self.world} processes")
         torch.manual_seed(recipe.seed)
-        self.model: SequenceVAE = build_model(corpus.codec, recipe.size)
+        self.model: Model = build_model(corpus.codec, recipe.size)
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = recipe.dropout
+        if isinstance(self.model, ImageVAE):
+            self.model.compares = recipe.ssim > 0
         self.start = self.begin_from(start) if start else ""
+        self.critic = self.critic_of(recipe)
+        self.trained = torch.nn.ModuleDict({"model": self.model})
         fused = self.fabric.device.type == "cpu"  # a third of the time there, and the same state
-        adam = torch.optim.Adam(
-            self.model.parameters(), recipe.learning_rate, betas=(0.9, 0.99), fused=fused or None
-        )
+        groups: list[dict[str, Any]] = [{"params": self.model.parameters(), "betas": (0.9, 0.99)}]
+        if self.critic is not None:  # as Kim & Mnih 2018 train it
+            self.trained["critic"] = self.critic.to(self.fabric.device)
+            groups += [{"params": self.critic.parameters(), "lr": 1e-4, "betas": (0.5, 0.9)}]
+        adam = torch.optim.Adam(groups, recipe.learning_rate, fused=fused or None)
         self.network, self.optimizer = self.fabric.setup(self.model, adam)
         self.step, self.best, self.stale = 0, math.inf, 0
         self.aggressive = recipe.aggressive > 0
@@ -123,6 +131,13 @@ class Run:
         self.norm, self.weight = torch.zeros(()), 0.0  # of the last gradient; of the KL
         self.split = "valid" if len(corpus.split("valid")) else "train"  # what evaluations look at
         self.looked = evaluation.chosen(corpus, self.split, LOOKED_AT)
+
+    def critic_of(self, recipe: Recipe) -> Critic | None:
+        if recipe.objective.penalty != "factor":
+            return None
+        if self.world > 1:
+            raise SeqvaeError("the critic of penalty factor is trained by one process alone")
+        return Critic(recipe.size.latent)
 
     def begin_from(self, folder: Path) -> str:
         """Take a model's weights; returns their hash. Raises `SeqvaeError` where codec or sizes differ."""
@@ -187,7 +202,7 @@ class Run:
             if not (self.out / "run.json").exists():
                 store(self.out / "run.json", json.dumps(self.about(), indent=1).encode())
         if resumed:
-            place = load_state(self.state, self.model, self.optimizer)
+            place = load_state(self.state, self.trained, self.optimizer)
             self.step, self.best, self.stale = place["step"], place["best"], place["stale"]
             self.rows, self.aggressive = place["rows"], place["aggressive"]
         self.fabric.barrier()
@@ -197,7 +212,7 @@ class Run:
         if self.rank == 0:
             place = {"step": self.step, "best": self.best, "stale": self.stale, "rows": self.rows}
             place["aggressive"] = self.aggressive
-            save_state(self.state, self.model, self.optimizer, place)
+            save_state(self.state, self.trained, self.optimizer, place)
 
     def write_rows(self) -> None:
         text = io.StringIO()
@@ -233,19 +248,27 @@ class Run:
     def backward(self, batch: Batch, seed: int) -> Terms:
         """Gradients of the objective at this step, clipped; noise and dropout are functions of the seed."""
         recipe = self.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, self.step)
+        self.optimizer.param_groups[0]["lr"] = learning_rate(recipe, self.step)
         noise, dropped = noise_for(recipe, seed, batch)
         torch.manual_seed(seed)  # of dropout
         given = [torch.from_numpy(part).to(self.fabric.device) for part in batch]
         hidden = None if dropped is None else dropped.to(self.fabric.device)
         plain = self.step < recipe.autoencoder
         objective = replace(recipe.objective, beta=0.0) if plain else recipe.objective
+        if len(batch.lengths) == 1 or plain:  # of which no penalty can be told
+            objective = replace(objective, penalty="")
         noise = torch.zeros_like(noise) if plain else noise
-        nll, posterior = self.network(*given, noise.to(self.fabric.device), hidden)
-        terms = objective(nll, posterior, max(self.step - recipe.autoencoder, 0))
+        found = self.network(*given, noise.to(self.fabric.device), hidden)
+        step, size = max(self.step - recipe.autoencoder, 0), len(self.corpus.split("train"))
+        terms = objective(found.nll, found.posterior, step, found.z, found.prior, self.critic, size)
+        loss = terms.loss
+        if found.unlike is not None:
+            loss = loss + recipe.ssim * found.unlike.mean()
+        if self.critic is not None and len(batch.lengths) > 1:
+            z = found.z.detach()
+            loss = loss + critic_loss(self.critic(z), self.critic(permuted(z)))
         self.optimizer.zero_grad()
-        self.fabric.backward(terms.loss)
+        self.fabric.backward(loss)
         self.norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         return terms
 

@@ -287,7 +287,7 @@ def test_configs_that_are_no_json_object_are_refused(folder: Path, text: str) ->
 
 def train(model: SequenceVAE, optimizer: torch.optim.Optimizer, batch: Batch, steps: range) -> None:
     for step in steps:
-        nll, posterior = model(*batch, noise(len(batch[0]), model.size.latent, seed=step))
+        nll, posterior, *_ = model(*batch, noise(len(batch[0]), model.size.latent, seed=step))
         optimizer.zero_grad()
         Elbo(warmup=10)(nll, posterior, step).loss.backward()
         optimizer.step()

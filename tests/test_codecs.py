@@ -13,9 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
-from seqvae import files
-from seqvae.codecs import CODECS, NotesCodec, PiecesCodec, Spelling, TextCodec, WordsCodec, build_codec
+from seqvae import files, pictures
+from seqvae.codecs import (
+    CODECS,
+    NotesCodec,
+    PiecesCodec,
+    PixelsCodec,
+    Spelling,
+    TextCodec,
+    WordsCodec,
+    build_codec,
+)
 from seqvae.codecs.notes import DENOMINATORS, HIGHEST, LONGEST, LOWEST
 from seqvae.song import TICKS, Metre, Note, Phrase, SeqvaeError, Song, assemble, transpose
 
@@ -78,6 +88,22 @@ def write(text: str, path: Path) -> None:
     path.write_text(text, encoding="utf-8", newline="")
 
 
+def images_of(codec: PixelsCodec) -> st.SearchStrategy[np.ndarray]:
+    return hnp.arrays(np.uint8, (codec.height, codec.width, codec.channels))
+
+
+def photographs() -> Iterator[np.ndarray]:
+    """The pictures in samples/, which are large, cut to what the first codecs spell."""
+    paths = sorted((DATA.parent / "samples").rglob("*.png"))
+    for path in paths:
+        for width in (9, 18, 36):  # of which the first is spelt whole
+            yield pictures.load(path, pictures.Framing(12 * width // 9, width, 3))[:12, :9]
+
+
+def paint(image: np.ndarray, path: Path) -> None:
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path)
+
+
 class Case(NamedTuple):
     """What the laws need to know of a kind of thing."""
 
@@ -87,12 +113,14 @@ class Case(NamedTuple):
     keep: Callable[[Any, Path], None]
     least: int  # real things
     snapped: bool  # is what is decoded of any grid
+    ends: bool = True  # with an END row
+    suffix: str = ".txt"  # of what is kept
 
 
 CASES = {
     "notes": Case(
         [NotesCodec(), NotesCodec(4), NotesCodec(1, 48), NotesCodec(3, TICKS)],
-        phrases_of, songs, hear, 500, True,
+        phrases_of, songs, hear, 500, True, suffix=".mid",
     ),
     "words": Case(
         [WordsCodec.learn(SENTENCES, size, longest) for size, longest in ((200, 100), (20_000, 6), (2, 2))],
@@ -104,6 +132,13 @@ CASES = {
             for size, longest, algorithm in ((800, 100, "unigram"), (700, 12, "bpe"), (8000, 2, "unigram"))
         ],
         texts_of, lambda: iter(SENTENCES), write, 140, False,
+    ),
+    "pixels": Case(
+        [
+            PixelsCodec(*frame)
+            for frame in ((12, 9, 3), (12, 9, 3, 5), (8, 8, 1, 17), (8, 64, 1, 2), (8, 8, 3, 255))
+        ],
+        images_of, photographs, paint, 20, True, ends=False, suffix=".png",
     ),
 }  # fmt: skip
 EVERY = [
@@ -128,10 +163,16 @@ def kept(raw: Any, case: Case, folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as fault:
-        path = folder / ("broken.txt" if isinstance(raw, str) else "broken.mid")
+        path = folder / f"broken{case.suffix}"
         case.keep(raw, path)
         fault.add_note(f"what broke the law: {path}")
         raise
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return one == other
 
 
 def obeys(raw: Any, case: Case, codec: Any, folder: Path) -> None:
@@ -139,14 +180,17 @@ def obeys(raw: Any, case: Case, codec: Any, folder: Path) -> None:
     with kept(raw, case, folder):
         steps, condition = codec.encode(raw)
         snapped = codec.snap(raw)
-        assert codec.decode(steps, condition) == snapped
-        assert codec.snap(snapped) == snapped
+        assert same(codec.decode(steps, condition), snapped)
+        assert same(codec.snap(snapped), snapped)
         sizes = [stream.size for stream in codec.streams]
         assert steps.dtype == condition.dtype == np.int16 and steps.shape[1] == len(sizes)
         assert (steps >= 0).all() and (steps < sizes).all()
         assert (condition >= 0).all() and (condition < [stream.size for stream in codec.conditions]).all()
-        assert list(steps[-1]) == [sizes[0] - 1] + [0] * (len(sizes) - 1)  # the END row, and only there
-        assert (steps[:-1, 0] < sizes[0] - 1).all()
+        if case.ends:
+            assert list(steps[-1]) == [sizes[0] - 1] + [0] * (len(sizes) - 1)  # the END row, and only there
+            assert (steps[:-1, 0] < sizes[0] - 1).all()
+        else:
+            assert len(steps) == codec.longest
         for k, stream in enumerate(codec.streams):
             assert stream.kind != "increasing" or (np.diff(steps[: len(steps) - (k > 0), k]) > 0).all()
 
@@ -200,7 +244,7 @@ def test_any_grid_decodes_to_a_thing_that_is_spelt(case: Case, codec: Any, failu
     def check(steps: np.ndarray, condition: np.ndarray) -> None:
         raw = codec.decode(steps, condition)
         with kept(raw, case, failures):
-            assert not case.snapped or codec.decode(*codec.encode(raw)) == raw
+            assert not case.snapped or same(codec.decode(*codec.encode(raw)), raw)
         obeys(raw, case, codec, failures)
 
     check()
@@ -238,6 +282,8 @@ def test_a_broken_law_leaves_a_file_to_hear(tmp_path: Path, phrases: list[Phrase
         {"name": "words", "vocabulary": "0" * 64},
         {"name": "pieces", "vocabulary": hashlib.sha256(b"").hexdigest()},
         {"name": "words", "vocabulary": hashlib.sha256(b"").hexdigest(), "rows": 2},
+        {"name": "pixels"},
+        {"name": "pixels", "height": 8, "width": 8, "channels": "grey"},
     ],
 )
 def test_a_codec_that_is_none_is_refused(config: dict[str, Any]) -> None:
@@ -462,3 +508,66 @@ def test_learning_is_repeatable() -> None:
     codec = spelling.learn(SENTENCES)
     assert spelling.codec(codec.state).config() == codec.config() and (codec.end, codec.longest) == (50, 9)
     assert (Spelling().size, Spelling("words").size) == (8000, 20000)
+
+
+# -------------------------------------------------------------------------------------------- pixels
+
+
+def test_pixels_are_spelt_row_by_row() -> None:
+    codec = PixelsCodec(8, 9, 3)
+    image = np.arange(8 * 9 * 3, dtype=np.uint8).reshape(8, 9, 3)
+    steps, condition = codec.encode(image)
+    assert steps.shape == (codec.longest, 3) == (72, 3) and condition.shape == (0,)
+    assert steps[:2].tolist() == [[0, 1, 2], [3, 4, 5]] and steps[9].tolist() == image[1, 0].tolist()
+    assert [stream.name for stream in codec.streams] == ["red", "green", "blue"]
+    assert codec.moved(image) == 0
+    assert same(codec.augment(steps[None], np.array([72]), np.random.default_rng(0))[0], steps)
+    turned = codec.encode(image.transpose(1, 0, 2)[:8].repeat(2, 1)[:, :9])
+    assert codec.fingerprint(*turned) != codec.fingerprint(steps, condition) == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("levels", "seen"),
+    [
+        (2, {0: 0, 127: 0, 128: 1, 255: 1}),
+        (3, {0: 0, 63: 0, 64: 1, 128: 1, 191: 1, 192: 2}),
+        (17, {0: 0, 8: 1, 16: 1, 239: 15, 255: 16}),
+        (256, {0: 0, 1: 1, 254: 254}),
+    ],
+)
+def test_levels_are_evenly_spread(levels: int, seen: dict[int, int]) -> None:
+    codec = PixelsCodec(8, 8, 1, levels)
+    image = np.zeros((8, 8, 1), np.uint8)
+    for value, symbol in seen.items():
+        image[3, 4] = value
+        assert codec.encode(image).steps[3 * 8 + 4] == [symbol]
+        assert codec.snap(image)[3, 4] == round(symbol * 255 / (levels - 1))
+    assert codec.streams == (("grey", "ordinal", levels),)
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    wide = PixelsCodec(16, 16, 1, levels)
+    assert np.abs(wide.snap(ramp).astype(int) - ramp).max() <= -(-128 // (levels - 1)) * (levels < 256)
+    assert wide.moved(ramp) == 256 - levels  # all but the levels' own values
+    assert len(np.unique(wide.snap(ramp))) == levels
+
+
+def test_grids_of_other_lengths_are_cut_or_black() -> None:
+    codec = PixelsCodec(8, 8, 1, 17)
+    image = codec.decode(np.array([[16], [99], [-3], [8]]), np.zeros(0))
+    assert image.ravel()[:5].tolist() == [255, 255, 0, 128, 0] and not image.ravel()[4:].any()
+    assert same(codec.decode(np.full((99, 1), 16), np.zeros(0)), np.full((8, 8, 1), 255, np.uint8))
+
+
+def test_what_is_no_image_of_the_codec_is_refused() -> None:
+    codec, image = PixelsCodec(8, 9, 1), np.zeros((8, 9, 1), np.uint8)
+    assert [place for place, _ in codec.pieces(image)] == [0]
+    assert [place for place, _ in codec.pieces(pictures.Picture("a", image))] == [0]
+    with pytest.raises(SeqvaeError, match="spells images, not str"):
+        list(codec.pieces("a word"))
+    for other in (image[:, :8], image[..., 0], image.repeat(3, 2), image.astype(float)):
+        with pytest.raises(SeqvaeError, match="spells images of 9 x 8 grey, not"):
+            list(codec.pieces(other))
+        with pytest.raises(SeqvaeError, match="spells images of 9 x 8 grey, not"):
+            codec.encode(other)
+    for frame in ((7, 8, 1), (8, 65, 1), (8, 8, 2), (8, 8, 1, 1), (8, 8, 1, 257)):
+        with pytest.raises(SeqvaeError, match="no pixels codec"):
+            PixelsCodec(*frame)

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from seqvae import corpus as module
-from seqvae import files, harvest, sources
-from seqvae.codecs import Encoded, NotesCodec, Spelling, Stream
+from seqvae import files, harvest, pictures, sources
+from seqvae.codecs import Encoded, NotesCodec, PixelsCodec, Spelling, Stream
 from seqvae.corpus import SPLITS, Corpus, Report, collate, prepare
+from seqvae.pictures import Framing
 from seqvae.song import Metre, Note, Part, SeqvaeError, Song, transpose
 
 TUNES = 60
@@ -895,3 +897,217 @@ def test_wordnet_is_a_corpus(tmp_path: Path) -> None:
     report = prepare("wordnet", tmp_path / "out", codec=Spelling("words", 3000), workers=2)
     assert report.tunes == 48302 and report.rejected == {"the quotation marks of its entry do not pair": 20}
     assert report.kept["train"] > 30000 and Corpus.open(tmp_path / "out").names[0] == "wordnet:1"
+
+
+# ---------------------------------------------------------------- images
+
+
+def scene(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (10, 12, 3), np.uint8)
+
+
+@pytest.fixture(scope="session")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 200 images, some there twice, some in other modes, and every kind of bad file."""
+    root = tmp_path_factory.mktemp("album")
+    for folder in ("cats", "dogs", "bad"):
+        (root / folder).mkdir()
+    for number in range(200):
+        Image.fromarray(scene(number)).save(root / ("cats", "dogs")[number % 2] / f"{number}.png")
+    for number in range(0, 200, 10):
+        Image.fromarray(scene(number)).convert("RGBA").save(root / f"again {number}.png")
+    Image.fromarray(scene(900)).quantize(16).save(root / "indexed.png")
+    Image.fromarray(np.dstack((scene(901), scene(902)[..., 0]))).save(root / "clear.png")
+    (root / "bad" / "noise.png").write_bytes(np.random.default_rng(0).bytes(999))
+    (root / "bad" / "cut.png").write_bytes((root / "cats" / "0.png").read_bytes()[:300])
+    (root / "bad" / "empty.jpg").write_bytes(b"")
+    os.symlink("nowhere", root / "bad" / "dangling.png")
+    (root / "README.txt").write_text("My pictures\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def exhibition(album: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    out = tmp_path_factory.mktemp("exhibition") / "corpus"
+    return prepare(album, out, codec=Framing(), workers=2, valid=0.15, test=0.15), out
+
+
+def test_every_image_is_kept_or_rejected(album: Path, exhibition: tuple[Report, Path]) -> None:
+    report, out = exhibition
+    corpus = Corpus.open(out)
+    rejects = {row["name"]: row["reason"] for row in rows(out / "rejects.csv")}
+    broken = "it is no whole PNG or JPEG image"
+    assert rejects.pop("README.txt") == "not image data"
+    assert rejects.pop("bad/dangling.png") == "it cannot be read: No such file or directory"
+    assert rejects == dict.fromkeys(("bad/noise.png", "bad/cut.png", "bad/empty.jpg"), broken)
+    assert report.rejected == {
+        broken: 3,
+        "it cannot be read: No such file or directory": 1,
+        "not image data": 1,
+    }
+    assert (report.tunes, report.windows, report.files) == (222, 222, 226) and report == corpus.report
+    assert sum(report.repeated.values()) == 20 and not any(report.seen.values()) and report.moved == 0
+    assert min(report.kept.values()) > 10 and sum(report.kept.values()) == 202
+    assert report.kind == "image" and report.frame == "12 x 10 colour" and report.steps == 120
+    assert report.notices == {pictures.CLEAR: 1, pictures.PALETTE: 1} and report.metres == {}
+    expected = {"again": "", "indexed.png": "", "clear.png": "", "cats": "cats", "dogs": "dogs"}
+    found = [expected[name.replace(" ", "/").split("/")[0]] for name in corpus.names]
+    assert found == corpus.labels and set(found) == {"", "cats", "dogs"}
+
+
+def test_images_are_spelt_as_the_codec_does(album: Path, exhibition: tuple[Report, Path]) -> None:
+    corpus, checked = Corpus.open(exhibition[1]), 0
+    assert corpus.codec.config() == PixelsCodec(10, 12, 3).config() == corpus.about["codec"]
+    for split in SPLITS:
+        data, shown = corpus.split(split), told(corpus, split)
+        for i in range(len(data)):
+            stem = Path(corpus.names[data.tunes[i]]).stem.removeprefix("again ")
+            if stem.isdigit():
+                np.testing.assert_array_equal(shown[i], scene(int(stem)))
+                checked += 1
+    assert checked == 200
+    batch = next(corpus.batches("train", 16, 0, 0))
+    assert batch.steps.shape == (16, 120, 3) and batch.conditions.shape == (16, 0)
+    assert (batch.lengths == 120).all() and corpus.fill("train", 16) == 1
+
+
+def test_images_make_the_same_bytes_again(
+    album: Path, exhibition: tuple[Report, Path], tmp_path: Path
+) -> None:
+    states: list[tuple[str, int, int]] = []
+    prepare(
+        album, tmp_path / "out", codec=Framing(), workers=0, valid=0.15, test=0.15,
+        progress=lambda *state: states.append(state),
+    )  # fmt: skip
+    assert contents(tmp_path / "out") == contents(exhibition[1])
+    assert list(dict.fromkeys(stage for stage, _, _ in states)) == ["reading", "spelling", "writing"]
+    assert ("reading", 226, 0) in states and ("spelling", 226, 226) in states
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 labelled images to train on, of which the first ten are to test on too, and 40 others."""
+    grids = np.stack([scene(number) for number in range(340)])
+    held = {"x_train": grids[:300], "x_test": np.concatenate((grids[:10], grids[300:]))}
+    labels = {"y_train": np.arange(300) % 7, "y_test": np.arange(50) % 3}
+    path = tmp_path_factory.mktemp("archive") / "scenes.npz"
+    np.savez_compressed(path, **held, **labels)
+    return path
+
+
+def test_splits_that_arrays_are_named_for_are_kept(archive: Path, tmp_path: Path) -> None:
+    report = prepare(archive, tmp_path / "out", codec=Framing(), workers=0, valid=0.2, test=0.3)
+    corpus = Corpus.open(tmp_path / "out")
+    names = [f"scenes.npz:x_train:{i}" for i in range(300)] + [f"scenes.npz:x_test:{i}" for i in range(50)]
+    assert corpus.names == names
+    assert corpus.labels == [str(i % 7) for i in range(300)] + [str(i % 3) for i in range(50)]
+    assert report.given and report.kept["test"] == 50 and report.kept["train"] + report.kept["valid"] == 300
+    assert 30 < report.kept["valid"] < 90  # a share of 0.2; the seed is fixed
+    assert report.seen == {"train": 0, "valid": 0, "test": 10} and report.files == 1
+    assert corpus.about["given"] == [None, "x_test"] and corpus.about["test"] == 0
+    for place, i in enumerate(corpus.split("test").tunes):
+        number = int(corpus.names[i].rpartition(":")[2])
+        expected = scene(number if number < 10 else number + 290)
+        np.testing.assert_array_equal(told(corpus, "test")[place], expected)
+    other = prepare(archive, tmp_path / "other", codec=Framing(), workers=0, seed=1, valid=0.2)
+    assert other.kept["test"] == 50
+    first, second = (Corpus.open(tmp_path / name).split("valid").tunes.tolist() for name in ("out", "other"))
+    assert first != second
+
+
+def test_arrays_make_the_same_bytes_whatever_the_workers_and_packs(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for workers, cells in ((0, sources.CELLS), (2, 5000), (0, 1)):
+        monkeypatch.setattr(sources, "CELLS", cells)
+        prepare(archive, tmp_path / f"{cells}", codec=Framing(), workers=workers)
+        assert contents(tmp_path / f"{cells}") == contents(tmp_path / f"{1 << 18}")
+
+
+def test_arrays_cut_at_any_rename_then_resumed(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "CELLS", 20_000)
+    monkeypatch.setattr(harvest, "SHARD", 2)
+
+    def make(out: Path) -> Report:
+        return prepare(archive, out, codec=Framing(16, 16, 1), workers=0)
+
+    whole = make(tmp_path / "whole")
+    assert whole.frame == "16 x 16 grey"
+    left = cutting(monkeypatch)
+    make(tmp_path / "counted")
+    renames = -left[0]
+    assert renames > 20
+    for cut in range(1, renames + 1):
+        out, left[0] = tmp_path / f"cut{cut}", cut
+        with pytest.raises(Cut):
+            make(out)
+        assert not (out / "corpus.json").exists()
+        make(out)
+        assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_images_are_spelt_like_others(album: Path, archive: Path, tmp_path: Path) -> None:
+    """With a codec that is there already, as of a model: cut, resized and rounded to its levels."""
+    codec = PixelsCodec(8, 8, 1, 2)
+    for source in (album, archive):
+        out = tmp_path / source.name
+        report = prepare(source, out, codec=codec, workers=0, valid=0.2)
+        assert report.frame == "8 x 8 black and white" and 0.9 < report.moved <= 1  # pixels neither 0 nor 255
+        corpus = Corpus.open(out)
+        assert corpus.codec.config() == codec.config()
+        assert set(np.unique(corpus.split("train").steps)) == {0, 1}
+
+
+def test_levels_are_as_few_as_hold_the_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    grids = pictures.values(17)[rng.integers(0, 17, (60, 8, 8))]
+    bits = rng.random((60, 8, 8)) < 0.5
+    held = {
+        "levels": grids,
+        "bits": np.packbits(bits.reshape(60, -1), axis=1),
+        "bool": bits,
+        "real": bits * 1.0,
+    }
+    for name, array in held.items():
+        np.savez(tmp_path / f"{name}.npz", x=array)
+        framing = Framing(8, 8) if name == "bits" else Framing()
+        report = prepare(tmp_path / f"{name}.npz", tmp_path / name, codec=framing, workers=0)
+        levels = 17 if name == "levels" else 2
+        corpus = Corpus.open(tmp_path / name)
+        assert corpus.codec.config()["levels"] == levels and report.moved == 0 and not report.given
+        if levels == 2:
+            assert (
+                contents(tmp_path / name)["train.steps.npy"] == contents(tmp_path / "bits")["train.steps.npy"]
+            )
+
+
+def test_faults_of_images_are_sentences(album: Path, archive: Path, tmp_path: Path) -> None:
+    def fails(source: Path, match: str, codec: Any = Framing(), **how: Any) -> None:  # noqa: B008
+        with pytest.raises(SeqvaeError, match=match) as caught:
+            prepare(source, tmp_path / "deep" / "out", codec=codec, workers=0, **how)
+        assert "\n" not in str(caught.value) and not (tmp_path / "deep").exists()
+
+    (tmp_path / "none").mkdir()
+    fails(tmp_path / "none", "none holds no image data, that is no files in .jpeg .jpg .png")
+    shutil.copytree(album / "bad", tmp_path / "bad", symlinks=True)
+    fails(tmp_path / "bad", "none of its images can be read, for instance because: .*cut.png")
+    fails(tmp_path / "bad", "no image in bad can be used, for instance because: it is no", Framing(8, 8, 1))
+    shutil.copytree(album, tmp_path / "mixed", symlinks=True)
+    Image.fromarray(scene(5)).convert("L").save(tmp_path / "mixed" / "dogs" / "5.png")
+    fails(tmp_path / "mixed", "again 0.png is 12 x 10 colour and dogs/5.png is 12 x 10 grey: give a mode")
+    Image.fromarray(scene(5)[:9]).save(tmp_path / "mixed" / "dogs" / "5.png")
+    fails(tmp_path / "mixed", "and dogs/5.png is 12 x 9 colour: give a size")
+    np.savez(tmp_path / "mixed.npz", x_train=np.full((9, 8, 8), 9), x_test=np.full((9, 8, 9), 9))
+    fails(tmp_path / "mixed.npz", "x_train:0 is 8 x 8 grey and mixed.npz:x_test:0 is 9 x 8 grey: give a size")
+    np.savez(tmp_path / "nan.npz", x=np.full((9, 8, 8), np.nan))
+    fails(tmp_path / "nan.npz", "nan.npz: x holds NaN or values outside 0 to 1 in 9 of 9 images")
+    fails(archive, "images are not read by line or column", split="sentences")
+    fails(archive, "images are not read by line or column, and no file is a split", test_file=archive)
+    fails(archive, "holds no music", NotesCodec())
+    np.savez(tmp_path / "one.npz", x=np.full((1, 8, 8), 9))
+    fails(tmp_path / "one.npz", "all 1 images fell to valid and test", valid=0.5, test=0.499999)
+    prepare(archive, tmp_path / "made", codec=Framing(8, 8), workers=0)
+    with pytest.raises(SeqvaeError, match="prepared otherwise"):
+        prepare(archive, tmp_path / "made", codec=Framing(9, 9), workers=0)

@@ -138,7 +138,7 @@ def test_a_window_without_notes_has_a_posterior_and_a_likelihood(
     codec: NotesCodec, model: SequenceVAE
 ) -> None:
     steps = torch.tensor([[[codec.end, 0, 0, 0]]])
-    nll, posterior = model(
+    nll, posterior, *_ = model(
         steps, torch.tensor([1]), torch.tensor([[4, 2]]), torch.zeros(1, model.size.latent)
     )
     assert all(part.isfinite().all() for part in posterior)
@@ -158,16 +158,16 @@ def test_the_encoder_sees_every_symbol_and_the_condition(model: SequenceVAE, bat
 
 def test_one_pass_is_encoding_sampling_and_decoding(model: SequenceVAE, batch: Batch) -> None:
     eps = noise(len(batch[0]), model.size.latent)
-    nll, posterior = model(*batch, eps)
+    nll, posterior, *_ = model(*batch, eps)
     assert torch.equal(posterior.mean, model.encode(*batch).mean)
     assert torch.equal(nll, model.nll(posterior.sample(eps), *batch))
 
 
 def test_under_autocast_posterior_and_likelihood_are_float32(model: SequenceVAE, batch: Batch) -> None:
     eps = noise(len(batch[0]), model.size.latent)
-    exact, _ = model(*batch, eps)
+    exact, *_ = model(*batch, eps)
     with torch.autocast("cpu", torch.bfloat16):
-        nll, posterior = model(*batch, eps)
+        nll, posterior, *_ = model(*batch, eps)
     assert nll.dtype == posterior.mean.dtype == posterior.logvar.dtype == torch.float32
     torch.testing.assert_close(nll, exact, atol=0, rtol=0.01)  # bfloat16 keeps 8 bits of a score
 
@@ -178,7 +178,7 @@ def test_a_codec_without_conditions_or_with_one_stream_has_a_model() -> None:
         streams, (), Size(embedding=(9,), condition=3, encoder=8, decoder=8, head=8, latent=4)
     )
     steps = torch.tensor([[[3], [1], [29]], [[5], [29], [0]]])
-    nll, _ = model(steps, torch.tensor([3, 2]), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 4))
+    nll, *_ = model(steps, torch.tensor([3, 2]), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 4))
     assert nll.tolist() == pytest.approx([3 * math.log(30), 2 * math.log(30)], rel=0.15)
     assert not Conditions((), 3)(torch.zeros(2, 0, dtype=torch.int64)).any()
 
@@ -221,7 +221,7 @@ def test_a_latent_of_none_is_a_language_model() -> None:
     model = SequenceVAE((Stream("symbol", "word", 30),), (), size)
     assert not any(name.startswith("encoder") for name in model.state_dict())
     steps, lengths, conditions = sentences(5)
-    nll, posterior = model(steps, lengths, conditions, torch.zeros(5, 0))
+    nll, posterior, *_ = model(steps, lengths, conditions, torch.zeros(5, 0))
     assert posterior.kl().shape == (5, 0) and posterior.kl().sum() == 0
     assert torch.equal(nll, model.nll(torch.zeros(5, 0), steps, lengths, conditions))
 
@@ -308,7 +308,7 @@ def test_untrained_nats_are_the_logarithms_of_what_is_possible(
         torch.manual_seed(seed)
         model = SequenceVAE(codec.streams, codec.conditions, Size() if full else size)
         with torch.no_grad():
-            nll, _ = model(*batch, noise(len(steps), model.size.latent, seed=seed))
+            nll, *_ = model(*batch, noise(len(steps), model.size.latent, seed=seed))
         assert nll.sum().item() == pytest.approx(expected, rel=0.1)
 
 
@@ -317,7 +317,7 @@ def fit(model: SequenceVAE, batch: Batch, steps: int, objective: Callable) -> li
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     losses = []
     for step in range(steps):
-        nll, posterior = model(*batch, noise(len(batch[0]), model.size.latent, seed=step))
+        nll, posterior, *_ = model(*batch, noise(len(batch[0]), model.size.latent, seed=step))
         loss = objective(nll, posterior, step).loss
         optimizer.zero_grad()
         loss.backward()
@@ -343,7 +343,7 @@ def test_one_batch_is_learnt_through_z(model: SequenceVAE, batch: Batch) -> None
 def test_every_weight_takes_part_in_learning(model: SequenceVAE, batch: Batch) -> None:
     dropped = torch.zeros(batch[0].shape[:2], dtype=torch.bool)
     dropped[:, 2] = True
-    nll, posterior = model(*batch, noise(len(batch[0]), model.size.latent), dropped)
+    nll, posterior, *_ = model(*batch, noise(len(batch[0]), model.size.latent), dropped)
     Elbo()(nll, posterior, 0).loss.backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.any(), name

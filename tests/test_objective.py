@@ -1,4 +1,4 @@
-"""Divergences, schedules and penalties against numbers worked out by hand and against torch.distributions."""
+"""The KL, schedules and objectives against numbers worked out by hand and against torch.distributions."""
 
 import math
 
@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from seqvae.objective import Elbo, Posterior, schedule
+from seqvae.divergence import (
+    Critic,
+    decomposition,
+    density_ratio,
+    disentangled_prior,
+    importance_loss,
+    maximum_mean_discrepancy,
+)
+from seqvae.objective import PENALTIES, Elbo, Posterior, Terms, schedule
 
 
 def posterior(*pairs: tuple[float, float]) -> Posterior:
@@ -196,3 +204,216 @@ def test_figures_carry_no_gradient() -> None:
     nll, mean = NLL.clone().requires_grad_(), SHIFTS.mean.clone().requires_grad_()
     found = Elbo()(nll, Posterior(mean, SHIFTS.logvar), 0)
     assert found.loss.requires_grad and not found.nll.requires_grad and not found.kl.requires_grad
+
+
+@pytest.mark.parametrize("over", ["sequence", "batch", "dimension"])
+def test_without_penalty_samples_or_prior_nothing_is_added_to_a_bit(over: str) -> None:
+    """Loss and gradients are those of the formula alone, whatever else is given."""
+    given, elbo = Given(), Elbo(beta=0.7, warmup=10, free_bits=0.3, free_over=over)
+    kl = given.posterior.kl()
+    if over == "dimension":
+        beyond = (kl.mean(0) - 0.3 / 3).clamp(min=0).sum()
+    else:
+        beyond = ((kl.sum(1).mean() if over == "batch" else kl.sum(1)) - 0.3).clamp(min=0).mean()
+    expected = given.nll.mean() + 0.7 * 0.5 * beyond
+    plain = elbo(given.nll, given.posterior, 5)
+    full = elbo(given.nll, given.posterior, 5, given.z, critic=Critic(3, 8), size=100)
+    assert torch.equal(plain.loss, expected) and torch.equal(full.loss, expected)
+    assert torch.equal(plain.nll, given.nll.mean()) and torch.equal(plain.kl, kl.sum(1).mean())
+    for one, two, exact in zip(
+        *(given.slopes(loss) for loss in (plain.loss, full.loss, expected)), strict=True
+    ):
+        assert torch.equal(one, exact) and torch.equal(two, exact)
+
+
+# --------------------------------------------------------------------------------------- penalties
+
+
+class Given:
+    """What an objective is of, everything from mean and logvar (B, 3): K * B samples, the nll of each."""
+
+    def __init__(self, samples: int = 1, batch: int = 20) -> None:
+        generator = torch.Generator().manual_seed(0)
+        mean, logvar = torch.randn(2, batch, 3, generator=generator)
+        self.parameters = mean.requires_grad_(), (logvar - 1).requires_grad_()
+        self.posterior = Posterior(*self.parameters)
+        self.cube = self.posterior.sample(torch.randn(samples, batch, 3, generator=generator))
+        self.z = self.cube.view(-1, 3)
+        self.nll = 3 + (self.z * torch.tensor([1.0, -0.5, 2.0]) - 1).square().sum(1)
+        torch.manual_seed(0)
+        self.critic = Critic(3, width=16)
+
+    def slopes(self, loss: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(loss, self.parameters, retain_graph=True)
+
+    def terms(self, elbo: Elbo, prior: Tensor | None = None) -> Terms:
+        torch.manual_seed(1)
+        return elbo(self.nll, self.posterior, 0, self.z, prior, self.critic, 100)
+
+    def penalty(self, name: str) -> Tensor:
+        torch.manual_seed(1)
+        return {
+            "tc": lambda: decomposition(self.z, self.posterior, 100).tc,
+            "factor": lambda: density_ratio(self.critic(self.z)),
+            "mmd": lambda: maximum_mean_discrepancy(self.z, torch.randn(len(self.z), 3)),
+            "dip-i": lambda: disentangled_prior(self.posterior, "i"),
+            "dip-ii": lambda: disentangled_prior(self.posterior, "ii"),
+        }[name]()
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_a_penalty_is_added_with_its_strength(name: str, beta: float) -> None:
+    given = Given()
+    found = given.terms(Elbo(beta=beta, penalty=name, strength=2.5))
+    plain = given.terms(Elbo(beta=beta))
+    expected = plain.loss + 2.5 * given.penalty(name)
+    torch.testing.assert_close(found.loss, expected)
+    assert found.loss != plain.loss and found.loss.shape == ()
+    assert (found.nll, found.kl, found.weight) == (plain.nll, plain.kl, beta)
+    for one, other in zip(given.slopes(found.loss), given.slopes(expected), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_schedule_is_of_the_kl_alone() -> None:
+    given = Given()
+    elbo = Elbo(penalty="dip-i", strength=2.0, warmup=100)
+    found = elbo(given.nll, given.posterior, 0)
+    torch.testing.assert_close(found.loss, given.nll.mean() + 2 * given.penalty("dip-i"))
+
+
+def test_the_critics_weights_learn_nothing_from_the_objective() -> None:
+    given = Given()
+    given.terms(Elbo(penalty="factor", strength=1.0)).loss.backward()
+    assert all(weight.grad is None and weight.requires_grad for weight in given.critic.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("tc", "needs z"),
+        ("factor", "needs z"),
+        ("mmd", "needs z"),
+        ("wae", "unknown penalty 'wae'; known: tc, factor, mmd, dip-i, dip-ii"),
+    ],
+)
+def test_what_a_penalty_needs_it_asks_for(name: str, fault: str) -> None:
+    given = Given()
+    with pytest.raises(ValueError, match=fault):
+        Elbo(penalty=name, strength=1.0)(given.nll, given.posterior, 0, critic=given.critic, size=100)
+
+
+def test_a_critic_and_the_size_of_the_data_set_are_asked_for_too() -> None:
+    given = Given()
+    with pytest.raises(ValueError, match="needs a critic"):
+        Elbo(penalty="factor", strength=1.0)(given.nll, given.posterior, 0, given.z)
+    with pytest.raises(ValueError, match="a data set of 0"):
+        Elbo(penalty="tc", strength=1.0)(given.nll, given.posterior, 0, given.z)
+
+
+# ------------------------------------------------------------------------ learned priors and samples
+
+
+def test_with_a_learned_prior_the_kl_is_that_of_the_sample() -> None:
+    given = Given()
+    shift = torch.tensor(0.4, requires_grad=True)
+    prior = Normal(shift, 2.0).log_prob(given.z).sum(1)
+    scale = (0.5 * given.posterior.logvar).exp()
+    kl = Normal(given.posterior.mean, scale).log_prob(given.z).sum(1) - prior
+    assert (kl < 0).any() and (kl > 0).any()
+    for settings, excess in (
+        ({}, kl.mean()),
+        ({"free_bits": 0.5}, (kl - 0.5).clamp(min=0).mean()),
+        ({"free_bits": 0.5, "free_over": "batch"}, kl.mean() - 0.5),
+        ({"free_over": "dimension"}, kl.mean()),
+        ({"capacity": 9.0}, 9 - kl.mean()),
+    ):
+        found = given.terms(Elbo(beta=0.5, **settings), prior)  # type: ignore[arg-type]
+        expected = given.nll.mean() + 0.5 * excess
+        torch.testing.assert_close(found.loss, expected)
+        torch.testing.assert_close(found.kl, kl.mean())
+        assert not found.kl.requires_grad
+        of = (*given.parameters, shift)
+        for one, other in zip(
+            torch.autograd.grad(found.loss, of, retain_graph=True),
+            torch.autograd.grad(expected, of, retain_graph=True),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)
+
+
+def test_a_learned_prior_needs_z_and_has_no_dimensions() -> None:
+    given, prior = Given(), torch.zeros(20)
+    with pytest.raises(ValueError, match="needs z"):
+        Elbo()(given.nll, given.posterior, 0, prior=prior)
+    with pytest.raises(ValueError, match="no KL of each dimension"):
+        given.terms(Elbo(free_bits=1.0, free_over="dimension"), prior)
+
+
+@pytest.mark.parametrize("gradient", ["iwae", "stl", "dreg"])
+@pytest.mark.parametrize("learned", [False, True])
+def test_several_samples_make_the_importance_weighted_bound(gradient: str, learned: bool) -> None:
+    """The decoder had z as K * B rows: the loss and the gradients are those of K times B."""
+    given, other = Given(samples=5), Given(samples=5)
+    prior = [Normal(0.3, 1.5).log_prob(one.z).sum(1) if learned else None for one in (given, other)]
+    found = given.terms(Elbo(samples=5, gradient=gradient), prior[0])
+    cube = None if prior[1] is None else prior[1].view(5, 20)
+    loss = importance_loss(other.nll.view(5, 20), other.cube, other.posterior, gradient, cube)
+    torch.testing.assert_close(found.loss, loss)
+    for one, two in zip(given.slopes(found.loss), other.slopes(loss), strict=True):
+        torch.testing.assert_close(one, two)
+    told = Normal(given.posterior.mean, (0.5 * given.posterior.logvar).exp()).log_prob(given.cube).sum(2)
+    before = Normal(0.0, 1.0).log_prob(given.cube).sum(2) if cube is None else cube
+    torch.testing.assert_close(found.kl, (told - before).mean())
+    assert found.nll == given.nll.mean() and found.weight == 1
+    assert not found.nll.requires_grad and not found.kl.requires_grad
+    assert found.loss < found.nll + found.kl  # the bound is tighter than the ELBO of the same samples
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"beta": 0.5},
+        {"warmup": 100},
+        {"free_bits": 1.0},
+        {"capacity": 1.0},
+        {"penalty": "tc", "strength": 1.0},
+    ],
+)
+def test_several_samples_know_no_weights(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="a bound of several samples takes beta 1"):
+        Given(samples=5).terms(Elbo(samples=5, **settings))  # type: ignore[arg-type]
+
+
+def test_several_samples_need_their_z() -> None:
+    given = Given(samples=5)
+    with pytest.raises(ValueError, match="needs z"):
+        Elbo(samples=5)(given.nll, given.posterior, 0)
+    assert (
+        Elbo(samples=5, warmup=10)(given.nll, given.posterior, 10, given.z).weight == 1
+    )  # when it has risen
+
+
+@pytest.mark.parametrize(
+    "elbo",
+    [
+        Elbo(free_bits=0.5),
+        *(Elbo(penalty=name, strength=2.0) for name in PENALTIES),
+        *(Elbo(samples=4, gradient=gradient) for gradient in ("iwae", "stl", "dreg")),
+    ],
+    ids=lambda elbo: elbo.penalty or f"{elbo.samples} {elbo.gradient}",
+)
+def test_objectives_compile_whole(elbo: Elbo) -> None:
+    torch._dynamo.reset()
+    one, other = Given(elbo.samples), Given(elbo.samples)
+
+    def loss(given: Given, nll: Tensor, posterior: Posterior, z: Tensor) -> Tensor:
+        return elbo(nll, posterior, 0, z, None, given.critic, 100).loss
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.manual_seed(1)
+    found = compiled(one, one.nll, one.posterior, one.z)
+    expected = other.terms(elbo).loss
+    torch.testing.assert_close(found, expected)
+    for slope, exact in zip(one.slopes(found), other.slopes(expected), strict=True):
+        torch.testing.assert_close(slope, exact)

@@ -14,16 +14,20 @@ PACKAGE = Path(__file__).parent.parent / "seqvae"
 
 # A module imports only what stands before it here; those of one package import each other without a cycle.
 ORDER = (
-    *("song", "disk", "tunes", "scores", "files", "texts", "codecs", "sources", "harvest", "attributes"),
-    *("likelihood", "objective", "latent", "networks", "model", "image", "decoding", "importance"),
-    *("recipes", "corpus", "checkpoint", "metrics", "prior", "evaluation", "render", "engine"),
-    *("melodies", "sentences", "pipeline", "train"),
+    *("song", "disk", "tunes", "scores", "files", "texts", "pictures", "codecs"),
+    *("sources", "harvest", "attributes"),
+    *("likelihood", "divergence", "objective", "latent", "prior"),
+    *("networks", "model", "image", "decoding", "importance"),
+    *("recipes", "corpus", "checkpoint", "metrics", "render", "gallery", "evaluation", "engine"),
+    *("melodies", "sentences", "images", "pipeline", "train"),
     *("service", "cli", "__main__"),
 )
 MATHEMATICS = {
     "likelihood",
+    "divergence",
     "objective",
     "latent",
+    "prior",
     "networks",
     "model",
     "image",
@@ -35,6 +39,7 @@ TORCHLESS = {
     "corpus",
     "metrics",
     "render",
+    "gallery",
 }  # music, which knows no torch
 HOMES = {  # where a library may be imported at all
     **dict.fromkeys(("click", "rich"), {"cli"}),
@@ -47,6 +52,7 @@ HOMES = {  # where a library may be imported at all
 }
 # Imported when first needed, as each costs every command a fifth of a second or more.
 LATE = {("files", "pretty_midi"), ("files", "seqvae.scores")}
+LATE |= {("pictures", "python_avatars"), ("pictures", "resvg_py")}  # which not everybody has
 EAGER = {*sys.stdlib_module_names, "click"}  # what the command line may import before a command runs
 
 

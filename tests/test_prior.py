@@ -1,12 +1,13 @@
-"""The mixture of exemplars: which windows it takes, what it keeps of them, and when one is asked for."""
+"""The mixture of exemplars: which windows it takes, what it keeps, when one is asked for; learnt mixtures."""
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from seqvae.latent import Divergences
 from seqvae.objective import Posterior
-from seqvae.prior import FEWEST, WIDTH, exemplars, fit_mixture, needs_fit
+from seqvae.prior import FEWEST, WIDTH, MixturePrior, VampPrior, exemplars, fit_mixture, needs_fit
 
 UNTOLD = torch.zeros(500, 0, dtype=torch.int64)  # conditions of a codec that has none
 
@@ -143,3 +144,121 @@ def test_without_conditions_any_windows_are_taken() -> None:
 def test_a_fit_is_needed_past_five_nats_between_kl_and_mi() -> None:
     assert not needs_fit(Divergences(kl=12.0, mi=7.0, active=8))
     assert needs_fit(Divergences(kl=12.0, mi=6.9, active=8))
+
+
+# ------------------------------------------------------------------------------- learnt with the model
+
+
+class Encode(nn.Module):
+    """Pictures (N, 1, 2, 2) -> posteriors (N, 3), which also says what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layer = nn.Linear(4, 6)
+        self.seen = torch.zeros(0)
+
+    def forward(self, pictures: Tensor) -> Posterior:
+        self.seen = pictures.detach()
+        return Posterior(*(4 * self.layer(pictures.flatten(1))).chunk(2, 1))
+
+
+def mixture() -> MixturePrior:
+    torch.manual_seed(0)
+    prior = MixturePrior(5, 3)
+    with torch.no_grad():
+        prior.weights.normal_()
+        prior.means.mul_(2)
+        prior.logvars.normal_()
+    return prior
+
+
+def exact(means: Tensor, logvars: Tensor, weights: Tensor) -> MixtureSameFamily:
+    """As torch has it, in float64."""
+    parts = Independent(Normal(means.double(), (0.5 * logvars.double()).exp()), 1)
+    return MixtureSameFamily(Categorical(logits=weights.double()), parts)
+
+
+def agree(found: Tensor, expected: Tensor, of: list[Tensor]) -> None:
+    """Values, and gradients by everything."""
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    pairs = [torch.autograd.grad(value.sum(), of, retain_graph=True) for value in (found, expected)]
+    for one, other in zip(*pairs, strict=True):
+        assert other.any()
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_learned_mixtures_density_is_that_of_torch() -> None:
+    prior, z = mixture(), torch.randn(20, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = prior.log_density(z)
+    assert found.shape == (20,) and found.dtype == torch.float32
+    expected = exact(prior.means, prior.logvars, prior.weights).log_prob(z.double())
+    agree(found, expected, [z, *prior.parameters()])
+
+
+def test_a_vamp_priors_density_is_the_mean_of_its_pseudo_inputs_posteriors() -> None:
+    torch.manual_seed(0)
+    prior, encode = VampPrior(7, (1, 2, 2)), Encode()
+    z = torch.randn(20, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    found = prior.log_density(z, encode)
+    assert encode.seen.shape == (7, 1, 2, 2) and torch.equal(encode.seen, prior.pseudo_inputs())
+    assert 0 < encode.seen.min() < 0.3 and 0.7 < encode.seen.max() < 1
+    components = encode(prior.pseudo_inputs())
+    expected = exact(*components, torch.zeros(7)).log_prob(z.double())
+    agree(found, expected, [z, *prior.parameters(), *encode.parameters()])
+    assert {name for name, _ in prior.named_parameters()} == {"logits"}  # the encoder is the model's own
+
+
+def test_samples_of_learned_priors_have_their_moments() -> None:
+    """Means and variances of 40,000 within 5 standard errors: odds of 6e-7 for each of 12."""
+    prior, encode = mixture(), Encode()
+    torch.manual_seed(0)
+    vamp = VampPrior(7, (1, 2, 2))
+    generator = torch.Generator().manual_seed(3)
+    uniform, noise = torch.rand(40_000, generator=generator), torch.randn(40_000, 3, generator=generator)
+    with torch.no_grad():
+        components = encode(vamp.pseudo_inputs())
+        for z, truth in (
+            (prior.sample(uniform, noise), exact(prior.means, prior.logvars, prior.weights)),
+            (vamp.sample(uniform, noise, encode), exact(*components, torch.zeros(7))),
+        ):
+            z = z.double()
+            error = z.std(0) / 200
+            assert ((z.mean(0) - truth.mean).abs() < 5 * error).all()
+            square = (z - truth.mean).square()
+            assert ((square.mean(0) - truth.variance).abs() < 5 * square.std(0) / 200).all()
+    again = prior.sample(uniform[:8], noise[:8])
+    assert torch.equal(again, prior.sample(uniform, noise)[:8])  # each row by its own noise alone
+
+
+def test_a_learned_mixture_finds_two_clouds() -> None:
+    """At +-3 with standard deviation 0.5, three quarters of the points in one: 400 steps of Adam."""
+    torch.manual_seed(0)
+    prior = MixturePrior(2, 1)
+    generator = torch.Generator().manual_seed(0)
+    side = (torch.rand(2000, 1, generator=generator) < 0.75) * 6.0 - 3
+    z = side + 0.5 * torch.randn(2000, 1, generator=generator)
+    optimiser = torch.optim.Adam(prior.parameters(), 0.05)
+    for _ in range(400):
+        loss = -prior.log_density(z).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    order = prior.means[:, 0].argsort()
+    assert prior.means[order, 0].tolist() == pytest.approx([-3, 3], abs=0.1)
+    assert prior.weights.softmax(0)[order].tolist() == pytest.approx([0.25, 0.75], abs=0.05)
+    assert (0.5 * prior.logvars).exp().flatten().tolist() == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_learned_priors_compile_whole() -> None:
+    torch._dynamo.reset()
+    prior, z = mixture(), torch.randn(20, 3)
+    vamp, encode = VampPrior(7, (1, 2, 2)), nn.Sequential(nn.Flatten(), nn.Linear(4, 6))
+
+    def densities(z: Tensor) -> Tensor:
+        told = vamp.log_density(z, lambda pictures: Posterior(*encode(pictures).chunk(2, 1)))
+        return prior.log_density(z) + told
+
+    found = torch.compile(densities, fullgraph=True, backend="aot_eager")(z)
+    torch.testing.assert_close(found, densities(z))

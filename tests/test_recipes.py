@@ -2,13 +2,15 @@
 
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from seqvae.checkpoint import build_model
-from seqvae.codecs import CODECS, NotesCodec, WordsCodec
+from seqvae.codecs import CODECS, NotesCodec, PixelsCodec, WordsCodec
 from seqvae.corpus import collate
+from seqvae.image import ImageSize
 from seqvae.model import Size
 from seqvae.objective import Elbo
 from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override, settings_of
@@ -25,22 +27,32 @@ def sentences() -> tuple[WordsCodec, Tensors]:
     return codec, (steps, lengths, conditions)
 
 
+def pictures() -> tuple[PixelsCodec, Tensors]:
+    """24 squares of black and white, and their codec."""
+    codec, images = PixelsCodec(28, 28, 1, 2), np.zeros((24, 28, 28, 1), np.uint8)
+    for i, image in enumerate(images):
+        image[i : i + 5, 27 - i : 22 - i : -1] = 255
+    steps, lengths, conditions = (torch.from_numpy(p) for p in collate([codec.encode(one) for one in images]))
+    return codec, (steps, lengths, conditions)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_builds_and_takes_a_step(name: str, codec: NotesCodec, batch: Tensors) -> None:
     recipe = check(RECIPES[name])
     assert recipe.about
     torch.manual_seed(recipe.seed)
-    spelt: NotesCodec | WordsCodec = codec
-    if len(recipe.size.embedding) == 1:
+    spelt: NotesCodec | WordsCodec | PixelsCodec = codec
+    if isinstance(recipe.size, ImageSize):
+        spelt, batch = pictures()
+    elif len(recipe.size.embedding) == 1:
         spelt, batch = sentences()
     model = build_model(spelt, recipe.size)
-    model.decoder.dropout.p = recipe.dropout
     optimizer = torch.optim.Adam(model.parameters(), recipe.learning_rate)
     losses = []
     for _ in range(4):
         noise = torch.randn(len(batch[0]), recipe.size.latent, generator=torch.Generator().manual_seed(0))
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-            nll, posterior = model(*batch, noise)
+            nll, posterior, *_ = model(*batch, noise)
         terms = recipe.objective(nll, posterior, 0)
         optimizer.zero_grad()
         terms.loss.backward()
@@ -68,9 +80,10 @@ def test_recipes_are_frozen_and_plain() -> None:
 
 
 def test_settings_are_flat_and_no_name_means_two_things() -> None:
-    names = [field.name for kind in (Recipe, Size, Elbo) for field in fields(kind)]
-    assert len(set(names)) == len(names)
-    assert settings_of(Recipe()).keys() == set(names) - {"about", "size", "objective"}
+    for size in (Size(), ImageSize()):
+        names = [field.name for part in (Recipe(), size, Elbo()) for field in fields(part)]
+        assert len(set(names)) == len(names)
+        assert settings_of(Recipe(size=size)).keys() == set(names) - {"about", "size", "objective"}
     assert settings_of(RECIPES["small"])["embedding"] == (64, 64, 32, 8)
 
 
@@ -78,11 +91,14 @@ def test_every_setting_can_be_overridden_by_its_text() -> None:
     values: dict[type, object] = {int: 3, float: 0.5, tuple: (3, 4, 5, 6)}
     texts = {int: "3", float: "0.5", tuple: "3,4,5,6"}
     words = {"precision": "bf16", "anneal": "sigmoid", "free_over": "batch", "pooling": "max"}
-    for name, now in settings_of(Recipe()).items():
-        kind = float if name == "capacity" else type(now)
-        found = settings_of(override(Recipe(), {name: words.get(name) or texts[kind]}))
-        assert type(found[name]) is kind and found[name] == (words.get(name) or values[kind])
-        assert {key for key, value in found.items() if value != settings_of(Recipe())[key]} <= {name}
+    words |= {"penalty": "tc", "gradient": "dreg", "network": "dense", "activation": "tanh"}
+    words |= {"likelihood": "laplace", "prior": "vamp"}
+    for plain in (Recipe(), Recipe(size=ImageSize(widths=(1, 2)))):
+        for name, now in settings_of(plain).items():
+            kind = float if name == "capacity" else type(now)
+            found = settings_of(override(plain, {name: words.get(name) or texts[kind]}))
+            assert type(found[name]) is kind and found[name] == (words.get(name) or values[kind])
+            assert {key for key, value in found.items() if value != settings_of(plain)[key]} <= {name}
 
 
 def test_overrides_go_where_they_belong() -> None:
@@ -104,7 +120,7 @@ def test_overrides_go_where_they_belong() -> None:
 @pytest.mark.parametrize("name", ["betas", "size", "objective", "about", "", "latent "])
 def test_unknown_settings_are_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(
-        SeqvaeError, match=f"no setting is called {name!r}; there are batch_size, .*, capacity$"
+        SeqvaeError, match=f"no setting is called {name!r}; there are batch_size, .*, gradient$"
     ):
         override(Recipe(), {name: "1"})
 
@@ -163,3 +179,26 @@ def test_recipes_made_in_python_are_checked_alike() -> None:
         check(Recipe(precision="fp8"))
     for precision in PRECISIONS:
         assert check(Recipe(precision=precision)).precision == precision
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"samples": "5", "beta": "0.5"}, "a bound of several samples takes beta 1"),
+        ({"samples": "5", "warmup": "10"}, "a bound of several samples takes beta 1"),
+        ({"samples": "5", "penalty": "tc"}, "a bound of several samples takes beta 1"),
+        ({"samples": "5", "autoencoder": "10"}, "a bound of several samples takes beta 1"),
+        ({"penalty": "tc", "spread": "1"}, "a penalty is of the posterior"),
+        ({"penalty": "mmd", "batch_size": "1"}, "is told of a batch of at least 2, not of one"),
+        ({"penalty": "elbo"}, "penalty cannot be 'elbo'; known: , tc, factor"),
+    ],
+)
+def test_objectives_that_do_not_go_together_are_refused(settings: dict[str, str], why: str) -> None:
+    with pytest.raises(SeqvaeError, match=why):
+        override(Recipe(), settings)
+
+
+def test_a_learnt_prior_has_no_free_bits_of_a_dimension() -> None:
+    with pytest.raises(SeqvaeError, match="a learnt prior has no KL of each dimension"):
+        override(RECIPES["mnist"], {"prior": "vamp", "free_bits": "2", "free_over": "dimension"})
+    assert override(RECIPES["mnist"], {"samples": "5", "gradient": "dreg"}).objective.samples == 5

@@ -135,7 +135,7 @@ def test_an_attribute_belongs_to_its_model_and_needs_two_kinds(model: Sentences,
         (("one.txt", "none.txt"), None, "none.txt"),
         (("one.txt",), None, "one.txt has no labels"),
         (("bare.csv",), "label", "label"),
-        (("same.csv",), None, "one kind of texts to another, and there is"),
+        (("same.csv",), None, "one kind to another, and there is good"),
     ):
         with pytest.raises(SeqvaeError, match=why):
             model.learn_attribute([tmp_path / name for name in names], out, label)
@@ -219,7 +219,7 @@ def test_an_attribute_is_learnt_and_followed(folder: Path, tmp_path: Path) -> No
     assert "two files, or of one" in refused(
         "attributes", "learn", *names, names[0], "-m", folder, "-o", kept
     )
-    assert "is of melody" in refused("attributes", "learn", *names, "-m", "melody", "-o", kept)
+    assert "for models of melody" in refused("attributes", "learn", *names, "-m", "melody", "-o", kept)
     assert "--attribute" in refused("shift", HATES[0], "-m", folder)
     assert "of melody" in refused("shift", HATES[0], "-m", "melody", "--attribute", kept)
 

@@ -1,4 +1,4 @@
-"""Sources of a corpus: what kind a file or folder is of, what is found in it, and packs of texts."""
+"""Sources of a corpus: of what kind a file or folder is, what is found in it, and packs."""
 
 import os
 import sys
@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from seqvae import sources
+from seqvae import pictures, sources
 from seqvae.codecs import Spelling, WordsCodec
+from seqvae.pictures import Framing, Picture
 from seqvae.song import SeqvaeError
-from seqvae.sources import Packs, Unit, find, kind, learn, pack, unpack
+from seqvae.sources import Packs, Unit, album, find, kind, learn, pack, turn, unpack
 from seqvae.texts import Line
 
 
@@ -30,22 +32,31 @@ def touched(folder: Path, *names: str) -> Path:
         (["a.txt", "cover.jpg"], "text"),
         (["deep/a.jsonl.gz"], "text"),
         (["a.TSV.GZ"], "text"),
+        (["cats/a.PNG", "dogs/b.jpg", "LICENSE.txt"], "image"),
+        (["a.png", "b.jpeg", "c.abc"], "melody"),
+        (["a.txt", "b.txt", "cover.png"], "text"),
     ],
 )
-def test_a_folder_is_of_music_where_there_is_some(tmp_path: Path, names: list[str], expected: str) -> None:
+def test_a_folder_is_of_music_where_there_is_some_or_else_of_what_there_is_more(
+    tmp_path: Path, names: list[str], expected: str
+) -> None:
     assert kind(touched(tmp_path, *names)) == expected
 
 
 def test_a_file_is_of_music_by_its_ending_alone(tmp_path: Path) -> None:
-    touched(tmp_path, "a.mid", "a.xml", "a.txt", "a.csv.gz", "a", "a.0", "b.gz")
+    touched(tmp_path, "a.mid", "a.xml", "a.txt", "a.csv.gz", "a", "a.0", "b.gz", "a.NPZ", "b.png", "b.Jpeg")
     kinds = {name: kind(tmp_path / name) for name in os.listdir(tmp_path)}
     assert {name for name in kinds if kinds[name] == "melody"} == {"a.mid", "a.xml"}
+    assert {name for name in kinds if kinds[name] == "image"} == {"a.NPZ", "b.png", "b.Jpeg"}
     assert kind("folk") == "melody" and kind("wordnet") == "text"
+    assert kind("digits") == kind("avatars") == "image"
 
 
 def test_neither_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SeqvaeError, match=r"no files of music \(.abc .krn .* or text \(.csv .jsonl"):
-        kind(touched(tmp_path, "a.jpg", "b.gz"))
+    with pytest.raises(
+        SeqvaeError, match=r"music \(.abc .krn .* text \(.csv .jsonl .* or images \(.jpeg .jpg"
+    ):
+        kind(touched(tmp_path, "a.gif", "b.gz", "c.npz"))  # which is to be named itself
     with pytest.raises(SeqvaeError, match="there is no file or folder .*missing"):
         kind(tmp_path / "missing")
 
@@ -150,3 +161,58 @@ def test_learning_is_done_once_and_on_texts_spread_evenly(
     # Of 23 texts every third: those of numbers 1, 4, 7 ... with 10 and 20 left out.
     assert {int(word) for word in codec.words if word.isdigit()} == {1, 4, 7, 11, 14, 17, 21, 24}
     assert learn(Spelling("words"), packs, "shelf", told.append).state == codec.state and told == [0, 1]
+
+
+# ---------------------------------------------------------------- images
+
+
+def test_images_are_found(tmp_path: Path) -> None:
+    touched(tmp_path / "in", "b.png", "a.jpg", "cats/c.JPEG", "d.gif", "e.npz", "f.txt")
+    units, rejects = find(tmp_path / "in", "", "image")
+    assert [unit.name for unit in units] == ["a.jpg", "b.png", "cats/c.JPEG"]
+    assert rejects == [(name, "not image data") for name in ("d.gif", "e.npz", "f.txt")]
+    assert [unit.name for unit in find(tmp_path / "in" / "e.npz", "", "image")[0]] == ["e.npz"]
+    assert find("digits", "", "image") == ([Unit("digits", "", 0, 0)], [])
+    with pytest.raises(SeqvaeError, match="holds no image data, that is no files in .jpeg .jpg .png"):
+        find(touched(tmp_path / "none", "d.gif"), "", "image")
+
+
+def test_packs_of_images_hold_them_all_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By parts of the size asked for, none of two splits, and not again once they are there."""
+    rng = np.random.default_rng(0)
+    grids, splits = rng.integers(0, 256, (25, 8, 9, 3), np.uint8), [-1] * 12 + [1] * 8 + [2] * 5
+    told = [
+        Picture(str(i), grid, str(i % 3) if i % 2 else None, ("a notice",) * (i == 3), split)
+        for i, (grid, split) in enumerate(zip(grids, splits, strict=True))
+    ]
+    reads = []
+
+    def images(*arguments: Any) -> Iterator[Picture]:
+        reads.append(arguments)
+        yield from told
+
+    monkeypatch.setattr(sources, "images", images)
+    monkeypatch.setattr(sources, "CELLS", 5 * 8 * 9 * 3 + 1)
+    unit, counts = Unit("faces.npz", "/faces.npz", 1, 1), list[int]()
+
+    def make() -> Packs:
+        return album([unit], Framing(8, 9), tmp_path / "packs", 3, 4, counts.append)
+
+    packs = make()
+    assert packs.frame == (8, 9, 3, 256) and packs.counts == [12, 8, 5] and packs.rejects == []
+    assert [unit.split for unit in packs.units] == [-1, -1, -1, 1, 1, 2] and counts == [5, 10, 12, 17, 20, 25]
+    found = [(unit.split, *one) for unit in packs.units for one in turn(unit.path)]
+    for (split, name, picture), expected in zip(found, told, strict=True):
+        assert (split, name) == (expected.split, f"faces.npz:{expected.name}")
+        assert (picture.label, picture.notices) == (expected.label, expected.notices)
+        np.testing.assert_array_equal(picture.image, expected.image)
+    assert make() == packs and reads == [(unit, Framing(8, 9), 3, 4)]
+    Path(packs.units[0].path).unlink()
+    assert make()[1:] == packs[1:] and len(reads) == 2
+
+
+def test_image_files_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    units, _ = find(touched(tmp_path / "in", "b.png", "a.jpg"), "", "image")
+    monkeypatch.setattr(pictures, "survey", lambda files, framing, tell: (*map(len, files), 1, 2))
+    packs = album(units, Framing(), tmp_path / "packs", 0, 0, lambda done: None)
+    assert packs == Packs(units, [2, 0, 0], [], (2, 2, 1, 2)) and not (tmp_path / "packs").exists()

@@ -224,7 +224,7 @@ def test_the_adam_that_is_fused_goes_on_from_a_state_of_the_one_that_is_not(
         save_state(tmp_path / "state", model, adam, {})
         states.append(load_file(tmp_path / "state"))
     assert all(state.keys() == states[0].keys() for state in states)
-    assert [state["optimizer.encoder.mean.bias.step"].item() for state in states] == [1, 2, 3]
+    assert [state["optimizer.model.encoder.mean.bias.step"].item() for state in states] == [1, 2, 3]
 
 
 # ---------------------------------------------------------------- the folder and its settings
@@ -323,7 +323,7 @@ def test_metrics_best_and_last(run: Path, corpus: Path):
     assert best.config["valid"] == min(table, key=lambda row: row["loss"])
     assert best.config["recipe"]["steps"] == 40 and set(best.config["metres"]) == {"4/4", "3/4", "6/8"}
     last = load_file(run / "last.safetensors")
-    assert last["optimizer.encoder.mean.bias.step"] == 40
+    assert last["optimizer.model.encoder.mean.bias.step"] == 40
     if best.config["valid"]["step"] == 40:
         torch.testing.assert_close(
             last["model.encoder.mean.bias"].half().float(), best.model.encoder.mean.bias
@@ -395,7 +395,7 @@ def test_patience_ends_a_run_whose_loss_does_not_fall(
     best = train.train(corpus, recipe, out)
     assert [row["step"] for row in rows(out)] == [4, 8, 12, 16, 20, 24]
     assert load_model(best).config["valid"]["step"] == 16
-    assert load_file(out / "last.safetensors")["optimizer.encoder.mean.bias.step"] == 24
+    assert load_file(out / "last.safetensors")["optimizer.model.encoder.mean.bias.step"] == 24
     before = kept(out)
     train.train(corpus, recipe, out, resume=True)  # next(losses) would be the best
     assert kept(out) == before
@@ -415,7 +415,7 @@ def test_a_training_that_diverges_says_so_and_saves_nothing_of_it(
             train.train(corpus, recipe, out)
     state = load_file(out / "last.safetensors")
     assert all(bool(value.isfinite().all()) for value in state.values())
-    assert state["optimizer.encoder.mean.bias.step"] in (6, 7, 8)
+    assert state["optimizer.model.encoder.mean.bias.step"] in (6, 7, 8)
     load_model(out / "best")
     if every == 3:  # the last save was before the numbers left: as good as new
         train.train(corpus, recipe, out, resume=True)

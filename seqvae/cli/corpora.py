@@ -1,4 +1,4 @@
-"""prepare: files of music or text made into a corpus, and the report of it."""
+"""prepare: files of music, text or images made into a corpus, and the report of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from seqvae.corpus import Report
 
 FEW_PIECES = 2000  # for a file of some thousand lines that is trained on as it is
-SPELLING = {"bars", "name", "vocabulary", "algorithm", "longest"}  # what --like decides
+SPELLING = {"bars", "name", "vocabulary", "algorithm", "longest", "size", "mode"}  # what --like decides
 SHOWN = 20  # reasons and notices; the folder holds them all
 FILE = click.Path(path_type=Path)
-OTHERS = {  # what means nothing to a kind
-    "melody": {"name", "vocabulary", "algorithm", "longest", "split", "column", "valid", "test"},
-    "text": {"bars", "essen"},
-}
+MUSIC, IMAGES = {"bars", "essen"}, {"size", "mode", "count"}
+TEXT = {"name", "vocabulary", "algorithm", "longest", "split", "column", "valid", "test"}
+OTHERS = {"melody": TEXT | IMAGES, "text": MUSIC | IMAGES, "image": MUSIC | TEXT}  # mean nothing to a kind
+CHANNELS = {None: 0, "grey": 1, "colour": 3}
 
 
 @click.command()
@@ -57,25 +57,41 @@ OTHERS = {  # what means nothing to a kind
 @click.option("--column", metavar="NAME", help="Text: of a table or JSON; found by itself otherwise.")
 @click.option("--valid", type=FILE, help="Text: a file that is the valid split.")
 @click.option("--test", type=FILE, help="Text: a file that is the test split.")
+@click.option(
+    "--size", type=click.IntRange(8, 64), metavar="N",
+    help="Images: their centre, resized to N x N pixels; or rows of so many.  [default: as they are]",
+)  # fmt: skip
+@click.option(
+    "--mode", type=click.Choice(["grey", "colour"]), help="Images: made so.  [default: as they are]"
+)
+@click.option("--count", type=click.IntRange(1), metavar="N", help="With avatars: faces.  [default: 10000]")
 @click.option("--workers", type=click.IntRange(0), help="Processes that read.  [default: one a core]")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of the split into train, valid and test."
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of the split into train, valid and test; of avatars.",
 )
 @click.pass_context
 def prepare(
     context: click.Context, source: str, out: Path, bars: int, essen: bool, name: str,
     vocabulary: int | None, algorithm: str, longest: int, like: str | None, split: str, column: str | None,
-    valid: Path | None, test: Path | None, workers: int | None, seed: int,
+    valid: Path | None, test: Path | None, size: int | None, mode: str | None, count: int | None,
+    workers: int | None, seed: int,
 ) -> None:  # fmt: skip
     """Make a corpus to train on of SOURCE.
 
-    SOURCE is a file or a folder: of MIDI, ABC, MusicXML and kern files, or else of text, a text a line
-    (.txt), JSON lines (.jsonl) or tables (.csv, .tsv), each also with .gz. Or it is "folk", the tunes of
-    O'Neill, Aird and Ryan that ship with music21; "wordnet", WordNet's usage examples; or "wordnet-glosses",
-    its definitions too. Run again after an interruption, it goes on where it was.
+    SOURCE is a file or a folder: of MIDI, ABC, MusicXML and kern files; or else of text, a text a line
+    (.txt), JSON lines (.jsonl) or tables (.csv, .tsv), each also with .gz; or of images (.png, .jpg) in
+    folders named after what they show, or a file of arrays of them (.npz). Or it is "folk", the tunes of
+    O'Neill, Aird and Ryan that ship with music21; "wordnet", WordNet's usage examples; "wordnet-glosses", its
+    definitions too; "digits", scikit-learn's; or "avatars", drawn faces. Run again after an interruption, it
+    goes on where it was.
     """
     from seqvae import corpus
     from seqvae.codecs import NotesCodec, Spelling
+    from seqvae.pictures import Framing
     from seqvae.sources import WORDS, kind
 
     of = kind(source)
@@ -84,7 +100,15 @@ def prepare(
             raise click.UsageError(f"{source} is {WORDS[of]}, to which {option.opts[0]} means nothing")
         if like and option.name in SPELLING:
             raise click.UsageError(f"{like} decides {option.opts[0]} already; leave out one of the two")
-    codec: Any = NotesCodec(bars) if of == "melody" else Spelling(name, vocabulary or 0, longest, algorithm)
+    if count is not None and source != "avatars":
+        raise click.UsageError(f"--count is how many avatars are drawn, and {source} is none of them")
+    codec: Any
+    if of == "melody":
+        codec = NotesCodec(bars)
+    elif of == "text":
+        codec = Spelling(name, vocabulary or 0, longest, algorithm)
+    else:
+        codec = Framing(size or 0, size or 0, CHANNELS[mode])
     if like:
         codec = spelling_of(like)
         if codec.kind != of:
@@ -92,7 +116,7 @@ def prepare(
     with Progress() as tell:
         report = corpus.prepare(
             source, out, codec=codec, workers=workers, seed=seed, essen=essen, split=split, column=column,
-            valid_file=valid, test_file=test, progress=tell,
+            valid_file=valid, test_file=test, count=count or corpus.FACES, progress=tell,
         )  # fmt: skip
     show(report, out)
 
@@ -101,14 +125,15 @@ def prepared(source: Path, out: Path, tell: Progress) -> Path:
     """The source itself if it is a corpus; else the corpus made of it, as `prepare` does, in this folder."""
     from seqvae import corpus
     from seqvae.codecs import NotesCodec, Spelling
+    from seqvae.pictures import Framing
     from seqvae.sources import kind
 
     if any((source / name).exists() for name in ("corpus.json", ".work")):
         return source
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise click.UsageError(f"several processes train on one corpus: first seqvae prepare {source}")
-    codec: Any = NotesCodec() if kind(source) == "melody" else Spelling("pieces", FEW_PIECES)
-    report = corpus.prepare(source, out, codec=codec, progress=tell)
+    codecs: Any = {"melody": NotesCodec, "text": lambda: Spelling("pieces", FEW_PIECES), "image": Framing}
+    report = corpus.prepare(source, out, codec=codecs[kind(source)](), progress=tell)
     show(report, out)
     return out
 
@@ -125,19 +150,23 @@ def spelling_of(like: str) -> Codec[Any]:
 
 
 def show(report: Report, out: Path) -> None:
-    text, given = report.kind == "text", report.given
+    given = report.given
     rows = [
         ("kept", report.kept),
         ("of these repeated" if given else "left out, as repeated", report.repeated),
         ("of these in an earlier split" if given else "left out, as in another split", report.seen),
     ]
-    columns = ("texts" if text else "windows", "train", "valid", "test")
+    things = {"melody": "tunes", "text": "texts", "image": "images"}[report.kind]
+    columns = ("windows" if things == "tunes" else things, "train", "valid", "test")
     table(columns, [(name, *counts.values()) for name, counts in rows])
     lost = sum(report.rejected.values())
-    things = "texts" if text else "tunes"
     files = f"{report.files} file{'s' * (report.files != 1)}"
     click.echo(f"{report.tunes} {things} of {files} kept, {lost} left out")
-    if text:
+    if report.kind == "image":
+        click.echo(f"each is {report.frame}")
+        if report.moved:
+            click.echo(f"{report.moved:.2%} of pixels were rounded to these levels")
+    elif report.kind == "text":
         click.echo(f"{report.vocabulary} symbols in the vocabulary, {report.steps:.1f} steps a text")
         if report.moved:
             click.echo(f"{report.moved:.2%} of words are not in the vocabulary")

@@ -116,7 +116,7 @@ def models(as_json: bool) -> None:
 
 @click.group()
 def attributes() -> None:
-    """Learn directions of the latent space from labelled texts."""
+    """Learn directions of the latent space from labelled texts or pictures."""
 
 
 @attributes.command()
@@ -125,20 +125,20 @@ def attributes() -> None:
 @click.option("-m", "--model", default="sentences", show_default=True, metavar="NAME|DIR")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="File, .safetensors.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=20_000, show_default=True, help="Texts of each kind."
+    "--limit", type=click.IntRange(1), default=20_000, show_default=True, help="Things of each kind."
 )
 def learn(files: tuple[Path, ...], label: str | None, model: str, out: Path, limit: int) -> None:
-    """From two files of texts the vector from the one kind to the other; or from one file with two labels."""
+    """From two files of texts the vector from the one kind to the other; or from one file with two labels.
+
+    Pictures are read from folders, whose names label what is in them, or .npz files.
+    """
     from seqvae.cli.console import opened
-    from seqvae.cli.verbs import kind_of
 
     if len(files) > 2 or (label and len(files) > 1):
         raise click.UsageError("an attribute is learnt of two files, or of one with labels")
-    if (kind := kind_of(model)) != "text":
-        raise click.UsageError(f"attributes are for models of text, and {model} is of {kind}")
     counts = opened(model).learn_attribute(files, out, label, limit)
-    table(("kind", "texts"), counts.items())
-    click.echo(f"the attribute is {out}: try seqvae shift TEXT --model {model} --attribute {out}")
+    table(("kind", "count"), counts.items())
+    click.echo(f"the attribute is {out}: try seqvae shift WHAT --model {model} --attribute {out}")
 
 
 def flat(figures: dict[str, Any], above: str = "") -> Iterator[tuple[str, object]]:

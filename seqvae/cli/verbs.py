@@ -12,13 +12,13 @@ from pathlib import Path
 
 import click
 
-from seqvae.cli import melodies, sentences
+from seqvae.cli import images, melodies, sentences
 from seqvae.cli.console import given
 
 MOST = 10_000  # things a command makes
 FILE = click.Path(path_type=Path)
 
-WHAT = click.Argument(["what"], metavar="SONG|TEXT")
+WHAT = click.Argument(["what"], metavar="SONG|TEXT|PICTURE")
 MODEL = click.Option(
     ["-m", "--model"], default="melody", show_default=True, metavar="NAME|DIR", help="Embedded or trained."
 )
@@ -68,7 +68,7 @@ def written(png: bool, what: str = "a piano roll of each") -> tuple[click.Option
         click.Option(
             ["-o", "--out"],
             type=FILE,
-            help="Songs: folder, the current one by default. Text: .txt or .jsonl.",
+            help="Songs and pictures: folder, by default the current one. Text: .txt or .jsonl.",
         ),
         click.Option(["--musicxml"], is_flag=True, help="Songs: also write scores (.musicxml)."),
         click.Option(["--wav"], is_flag=True, help="Songs: also write sound (.wav)."),
@@ -98,7 +98,7 @@ def verb(
 
 
 def kind_of(model: str) -> str:
-    """melody or text. Raises `SeqvaeError` where there is no such model."""
+    """melody, text or image. Raises `SeqvaeError` where there is no such model."""
     from seqvae.checkpoint import read_config
     from seqvae.codecs import CODECS
     from seqvae.engine import find_model
@@ -109,7 +109,7 @@ def kind_of(model: str) -> str:
 
 generate = verb(
     "generate",
-    "Make new melodies, or sentences.",
+    "Make new melodies, sentences or pictures.",
     [
         MODEL,
         COUNT,
@@ -129,11 +129,11 @@ generate = verb(
         PRIOR,
         *written(png=True),
     ],
-    {"melody": melodies.generate, "text": sentences.generate},
+    {"melody": melodies.generate, "text": sentences.generate, "image": images.generate},
 )
 interpolate = verb(
     "interpolate",
-    """Turn song A into song B, or sentence A into sentence B, in steps.
+    """Turn song A into song B, sentence A into sentence B, or a picture, in steps.
 
     The ends are A's and B's own reconstructions. Songs meet bar by bar; where their metres differ, the first
     half of the way is in A's metre and the second in B's; a journey from A to B in time is written too.
@@ -159,17 +159,17 @@ interpolate = verb(
         *drawn(0.0),
         *written(png=True, what="the whole path"),
     ],
-    {"melody": melodies.interpolate, "text": sentences.interpolate},
+    {"melody": melodies.interpolate, "text": sentences.interpolate, "image": images.interpolate},
 )
 reconstruct = verb(
     "reconstruct",
-    "Write a song's melody, or a sentence, as the model remembers it; a song's other tracks stay.",
+    "Write a song's melody, a sentence or a picture as the model remembers it; a song's other tracks stay.",
     [WHAT, MODEL, TRACK, *SEARCHED, *written(png=False)],
-    {"melody": melodies.reconstruct, "text": sentences.reconstruct},
+    {"melody": melodies.reconstruct, "text": sentences.reconstruct, "image": images.reconstruct},
 )
 vary = verb(
     "vary",
-    "Write variations of a song's melody, or of a sentence; a song's other tracks stay.",
+    "Write variations of a song's melody, a sentence or a picture; a song's other tracks stay.",
     [
         WHAT,
         MODEL,
@@ -181,13 +181,13 @@ vary = verb(
         *drawn(0.0),
         *written(png=False),
     ],
-    {"melody": melodies.vary, "text": sentences.vary},
+    {"melody": melodies.vary, "text": sentences.vary, "image": images.vary},
 )
 shift = verb(
     "shift",
-    "Move a sentence along an attribute that `seqvae attributes learn` made.",
+    "Move a sentence or a picture along an attribute that `seqvae attributes learn` made.",
     [
-        click.Argument(["what"], metavar="TEXT"),
+        click.Argument(["what"], metavar="TEXT|PICTURE"),
         MODEL,
         click.Option(["--attribute"], type=FILE, required=True, help="File of the attribute."),
         click.Option(
@@ -199,7 +199,7 @@ shift = verb(
             help="How far; again for several.  1 is from one kind of text to the other.",
         ),
         *SEARCHED,
-        click.Option(["-o", "--out"], type=FILE, help="A .txt or .jsonl file."),
+        click.Option(["-o", "--out"], type=FILE, help="Text: a .txt or .jsonl file. Pictures: a folder."),
     ],
-    {"text": sentences.shift},
+    {"text": sentences.shift, "image": images.shift},
 )

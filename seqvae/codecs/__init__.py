@@ -7,10 +7,16 @@ from typing import Any
 
 from seqvae.codecs.base import Codec, Encoded, Stream
 from seqvae.codecs.notes import NotesCodec
+from seqvae.codecs.pixels import PixelsCodec
 from seqvae.codecs.text import PiecesCodec, Spelling, TextCodec, WordsCodec
 from seqvae.song import SeqvaeError
 
-CODECS: dict[str, Any] = {"notes": NotesCodec, "words": WordsCodec, "pieces": PiecesCodec}
+CODECS: dict[str, Any] = {
+    "notes": NotesCodec,
+    "words": WordsCodec,
+    "pieces": PiecesCodec,
+    "pixels": PixelsCodec,
+}
 
 
 def build_codec(config: Mapping[str, Any], state: bytes = b"") -> Codec[Any]:
@@ -31,5 +37,5 @@ def build_codec(config: Mapping[str, Any], state: bytes = b"") -> Codec[Any]:
     raise SeqvaeError(f"the codec {name!r} cannot have the settings {settings.keys() - {'state'}}")
 
 
-__all__ = ["CODECS", "Codec", "Encoded", "NotesCodec", "PiecesCodec", "Spelling", "Stream", "TextCodec"]
-__all__ += ["WordsCodec", "build_codec"]
+__all__ = ["CODECS", "Codec", "Encoded", "NotesCodec", "PiecesCodec", "PixelsCodec", "Spelling", "Stream"]
+__all__ += ["TextCodec", "WordsCodec", "build_codec"]

@@ -1,8 +1,8 @@
 """What every codec offers: a reversible spelling of one kind of thing as rows of integers.
 
 Conventions: an encoded thing is ``steps`` (T, K), one column a `Stream`, and a ``condition`` (C,) that the
-decoder is told. The last symbol of stream 0 is END in every codec; the last row of ``steps`` is the END row,
-whose other columns are 0 and carry no likelihood. Nothing here knows torch.
+decoder is told. The last symbol of stream 0 is END; the last row of ``steps`` is the END row, whose other
+columns are 0 and carry no likelihood. Things of fixed length, images, have neither. Nothing here knows torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Stream(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    steps: np.ndarray  # (T, K) int16, END row last
+    steps: np.ndarray  # (T, K) int16, END row last where there is one
     condition: np.ndarray  # (C,) int16
 
 
@@ -36,9 +36,9 @@ class Codec(Protocol[Raw]):
     """Laws: ``decode(*encode(x)) == snap(x)``; ``snap(snap(x)) == snap(x)``; ``decode`` never raises."""
 
     name: str
-    kind: str  # of thing: melody, text
+    kind: str  # of thing: melody, text, image
     state: bytes  # what was learnt from a corpus, a vocabulary; or nothing
-    longest: int  # steps of a thing at most, END included
+    longest: int  # steps of a thing at most, END included, or exactly where there is no END
     streams: tuple[Stream, ...]
     conditions: tuple[Stream, ...]
 

@@ -1,0 +1,96 @@
+"""Images: a trained model that samples, reconstructs, varies, interpolates and shifts pictures.
+
+Conventions: a picture is an array (H, W, C) of uint8 of the model's own size; N pictures are z (N, Z). What
+is decoded is the likelihood's mean, so nothing is drawn but z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqvae import pictures
+from seqvae.checkpoint import Saved
+from seqvae.codecs import PixelsCodec
+from seqvae.decoding import GREEDY
+from seqvae.engine import Engine, require
+from seqvae.latent import slerp
+from seqvae.song import SeqvaeError
+
+NOTHING = np.empty((1, 0), np.int16)  # what a picture is told
+
+
+class Images(Engine):
+    """A model of pictures with everything it can do; `device` is where its encoder runs."""
+
+    codec: PixelsCodec
+
+    def __init__(self, saved: Saved, device: str = "cpu") -> None:
+        if not isinstance(saved.codec, PixelsCodec):
+            raise SeqvaeError(f"this is a model of {saved.codec.kind}, not of images")
+        super().__init__(saved, device)
+
+    def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        """Posterior means (N, Z). Raises `SeqvaeError` for a picture of another size or other colours."""
+        return self._means([self.codec.encode(picture) for picture in pictures])
+
+    def decode(self, z: Tensor) -> list[np.ndarray]:
+        """z (N, Z) -> N pictures."""
+        return self._decoded(z, NOTHING.repeat(len(z), 0), GREEDY, 0)
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """The picture in a file, brought to the model's size and colours."""
+        return pictures.load(path, self.codec.framing)
+
+    def sample(self, n: int = 1, seed: int = 0, prior: str = "fitted") -> list[np.ndarray]:
+        """n new pictures, from the mixture of exemplars if the model has one, else from N(0, I)."""
+        require(n >= 1, f"at least one picture can be made, not {n}")
+        return self.decode(self._drawn(n, NOTHING, seed, prior)[:, 0])
+
+    def reconstruct(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What the model keeps of each picture: decoded from its posterior mean."""
+        return self.decode(self.encode(pictures))
+
+    def interpolate(self, a: np.ndarray, b: np.ndarray, steps: int = 9) -> list[np.ndarray]:
+        """`steps` pictures from a to b: step s is decoded at slerp(a's, b's, s / (steps - 1))."""
+        require(steps >= 2, f"a path has at least 2 steps, not {steps}")
+        ends = self.encode([a, b])
+        return self.decode(torch.stack([slerp(ends[0], ends[1], s / (steps - 1)) for s in range(steps)]))
+
+    def vary(self, picture: np.ndarray, amount: float = 0.3, n: int = 8, seed: int = 0) -> list[np.ndarray]:
+        """n variations: z goes the share `amount` of the way (slerp) from the picture's to a new one's."""
+        require(0 <= amount <= 1, f"the amount of a variation lies in 0 to 1, not {amount:g}")
+        require(n >= 1, f"at least one variation can be made, not {n}")
+        goals = self._drawn(n, NOTHING, seed, "fitted")[:, 0]
+        return self.decode(slerp(self.encode([picture]).expand_as(goals), goals, amount))
+
+    def walk(self, side: int = 15, reach: float = 2.2) -> list[list[np.ndarray]]:
+        """side rows of pictures over the plane from -reach to reach, the second axis upwards.
+
+        Raises `SeqvaeError` unless the latent has two dimensions.
+        """
+        size = self.saved.model.size.latent
+        require(size == 2, f"a walk is over a latent of 2 dimensions, and this model's has {size}")
+        line = torch.linspace(-reach, reach, side)
+        z = torch.cartesian_prod(line.flip(0), line).flip(1)
+        every = self.decode(z)
+        return [every[at : at + side] for at in range(0, side * side, side)]
+
+    def labelled(self, path: Path, label: str | None = None) -> Iterator[tuple[np.ndarray, str | None]]:
+        """The pictures below a folder, labelled by the folder each is in, or those of an .npz file."""
+        found = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in found:
+            if file == path or file.suffix.lower() in pictures.SUFFIXES:
+                for picture in pictures.read(file, self.codec.framing):
+                    yield picture.image, file.parent.name if path.is_dir() else picture.label
+
+    def shift(self, picture: np.ndarray, vector: Tensor, scales: Sequence[float]) -> list[np.ndarray]:
+        """The picture at z + scale * vector (Z,) for each scale (Larsen et al. 2016).
+
+        Raises `SeqvaeError` for a vector of another size than this model's.
+        """
+        return self.decode(self._shifted(self.encode([picture]), vector, scales))
