@@ -180,7 +180,7 @@ def save_state(
     path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
 ) -> None:
     """A training's whole state in one file: weights, Adam's moments, and ``progress`` as JSON."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors = {f"weights.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
     data = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -196,7 +196,8 @@ def load_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimi
     tensors = parse_tensors(data, path)
     told = metadata(data)
     try:
-        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        held = {name.partition("weights.")[2]: v for name, v in tensors.items() if name[:8] == "weights."}
+        model.load_state_dict(held)
         state: dict[torch.nn.Parameter, dict[str, Tensor]] = {}
         for name, parameter in model.named_parameters():
             keys = [key for key in tensors if key.rpartition(".")[0] == f"optimizer.{name}"]

@@ -347,7 +347,7 @@ def test_bad_states_are_refused(codec: NotesCodec, size: Size, batch: Batch, tmp
     for cut in (0, 7, 300, len(data) - 1):
         path.write_bytes(data[:cut])
         refusal(lambda: load_state(path, model, optimizer), str(path), "is damaged")
-    path.write_bytes(save({"model.x": torch.zeros(1)}))
+    path.write_bytes(save({"weights.x": torch.zeros(1)}))
     refusal(lambda: load_state(path, model, optimizer), str(path), "does not fit this recipe")
     path.write_bytes(save({name: value for name, value in load(data).items()}))  # without progress
     refusal(lambda: load_state(path, model, optimizer), str(path), "does not fit this recipe", "progress")
