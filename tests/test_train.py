@@ -36,9 +36,11 @@ from seqvae.checkpoint import Saved, build_model, load_model, load_state, save_s
 from seqvae.codecs import NotesCodec
 from seqvae.corpus import Batch, Corpus, prepare
 from seqvae.harvest import digest
+from seqvae.image import ImageSize
 from seqvae.latent import Mixture
 from seqvae.model import Size
 from seqvae.objective import Elbo, Posterior
+from seqvae.pictures import Framing
 from seqvae.prior import fit_mixture
 from seqvae.recipes import Recipe
 from seqvae.song import Metre, SeqvaeError, assemble
@@ -551,14 +553,57 @@ REMEDIES = {
     "scale": {"spread": "1.0"},
     "dropout": {"dropout": "0.3"},
     "pooling": {"pooling": "max", "free_bits": "3", "free_over": "dimension"},
+    "critic": {"penalty": "factor", "strength": "5"},
+    "importance": {"beta": "1", "samples": "3", "gradient": "dreg"},
 }
+OF_PICTURES = {
+    "total correlation": {"penalty": "tc", "strength": "3"},
+    "discrepancy": {"penalty": "mmd", "strength": "10"},
+    "vamp": {"prior": "vamp", "components": "5"},
+    "mixture": {"prior": "mixture", "components": "5", "likelihood": "laplace"},
+    "similarity": {"ssim": "0.5"},
+}
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of 129 bars of light: the last batch of 32 is of one alone."""
+    folder = tmp_path_factory.mktemp("pictures")
+    images = np.zeros((129, 12, 12), np.uint8)
+    for i, image in enumerate(images):
+        image[i % 10 : i % 10 + 2, i // 13 :] = 100 + i
+    np.savez(folder / "images.npz", x_train=images, x_valid=images[:20], x_test=images[20:30])
+    prepare(folder / "images.npz", folder / "corpus", codec=Framing(), workers=0)
+    return folder / "corpus"
 
 
 @pytest.mark.parametrize("settings", REMEDIES.values(), ids=REMEDIES.keys())
 def test_every_remedy_resumes_to_the_same_bytes(
     corpus: Path, tmp_path: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ):
-    recipe = replace(TINY, steps=20, evaluate_every=5, save_every=4)
+    resumed_to_the_same_bytes(corpus, TINY, tmp_path, settings, monkeypatch)
+
+
+@pytest.mark.parametrize("settings", OF_PICTURES.values(), ids=OF_PICTURES.keys())
+def test_every_objective_of_pictures_resumes_to_the_same_bytes(
+    pictures: Path, tmp_path: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    recipe = replace(TINY, size=ImageSize(widths=(4, 6), head=16, latent=5), word_dropout=0.0)
+    resumed_to_the_same_bytes(pictures, recipe, tmp_path, settings, monkeypatch)
+    row = list(csv.DictReader(open(tmp_path / "whole" / "metrics.csv")))[-1]
+    assert {"squared_error", "psnr_db"} <= row.keys() and math.isfinite(float(row["loss"]))
+    samples = tmp_path / "whole" / "samples" / "step-000020"
+    assert {path.name for path in samples.iterdir()} == {
+        "original-then-reconstruction.png",
+        "interpolation.png",
+        "sample.png",
+    }
+
+
+def resumed_to_the_same_bytes(
+    corpus: Path, plain: Recipe, tmp_path: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(plain, steps=20, evaluate_every=5, save_every=4)
     train.train(corpus, recipe, tmp_path / "whole", settings)
 
     class Killed(Exception):
