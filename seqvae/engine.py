@@ -7,6 +7,7 @@ get wrong is a `SeqvaeError`.
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -94,6 +95,7 @@ class Engine:
     def _shifted(self, z: Tensor, vector: Tensor, scales: Sequence[float]) -> Tensor:
         """z (1, Z) moved by the vector (Z,) so often: (scales, Z)."""
         size = self.saved.model.size.latent
+        require(all(map(math.isfinite, scales)), "a vector is added a finite number of times")
         require(vector.shape == (size,), f"the vector is of another model: this one has {size} dimensions")
         return z + torch.tensor(scales)[:, None] * vector
 

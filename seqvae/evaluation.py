@@ -141,7 +141,7 @@ def write_texts(name: str, groups: Sequence[Sequence[str]], folder: Path) -> Non
 
 
 def compare_pictures(corpus: Corpus, pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Squared error, signal to noise, and structural similarity."""
+    """Squared error, signal to noise, exact pictures."""
     return pictures.compared(pairs)
 
 

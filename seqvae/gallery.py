@@ -85,8 +85,10 @@ def latent_map(panels: Sequence[Panel], path: str | Path, names: Sequence[str]) 
     """Write a PNG of maps side by side, points coloured by class, and a circle of radius 2 for N(0, I).
 
     Each map has its own scale, that of the middle 99 % of its points, and never less than the circle needs.
-    Raises `SeqvaeError` for more classes than there are colours.
+    Raises `SeqvaeError` for a map without points, and for more classes than there are colours.
     """
+    if not all(len(panel.points) for panel in panels):
+        raise SeqvaeError("a map without points cannot be drawn")
     if len(names) > len(CLASSES):
         raise SeqvaeError(f"a map has colours for {len(CLASSES)} classes, not for {len(names)}")
     step = PANEL + MARGIN

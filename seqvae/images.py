@@ -40,6 +40,8 @@ class Images(Engine):
 
     def decode(self, z: Tensor) -> list[np.ndarray]:
         """z (N, Z) -> N pictures."""
+        if not len(z):
+            return []
         return self._decoded(z, NOTHING.repeat(len(z), 0), GREEDY, 0)
 
     def read(self, path: str | Path) -> np.ndarray:
@@ -47,7 +49,7 @@ class Images(Engine):
         return pictures.load(path, self.codec.framing)
 
     def sample(self, n: int = 1, seed: int = 0, prior: str = "fitted") -> list[np.ndarray]:
-        """n new pictures, from the mixture of exemplars if the model has one, else from N(0, I)."""
+        """n new pictures, from the mixture of exemplars if the model has one, else from its prior."""
         require(n >= 1, f"at least one picture can be made, not {n}")
         return self.decode(self._drawn(n, NOTHING, seed, prior)[:, 0])
 
@@ -74,6 +76,7 @@ class Images(Engine):
         Raises `SeqvaeError` unless the latent has two dimensions.
         """
         size = self.saved.model.size.latent
+        require(side >= 1, f"a walk is at least one picture wide, not {side}")
         require(size == 2, f"a walk is over a latent of 2 dimensions, and this model's has {size}")
         line = torch.linspace(-reach, reach, side)
         z = torch.cartesian_prod(line.flip(0), line).flip(1)
@@ -81,7 +84,11 @@ class Images(Engine):
         return [every[at : at + side] for at in range(0, side * side, side)]
 
     def labelled(self, path: Path, label: str | None = None) -> Iterator[tuple[np.ndarray, str | None]]:
-        """The pictures below a folder, labelled by the folder each is in, or those of an .npz file."""
+        """The pictures below a folder, labelled by the folder each is in, or those of an .npz file.
+
+        Raises `SeqvaeError` where a label is asked for by name.
+        """
+        require(label is None, f"pictures have labels, but no column {label} of them; leave it out")
         found = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in found:
             if file == path or file.suffix.lower() in pictures.SUFFIXES:

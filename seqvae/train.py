@@ -40,7 +40,7 @@ from seqvae.checkpoint import (
     store,
 )
 from seqvae.corpus import Batch, Corpus
-from seqvae.divergence import Critic, critic_loss, permuted
+from seqvae.divergence import Critic, critic_loss, permuted, sampled_kl
 from seqvae.image import ImageVAE, Model
 from seqvae.latent import divergences, fit_succession
 from seqvae.objective import Posterior, Terms
@@ -388,7 +388,7 @@ class Run:
         originals = evaluation.held(self.corpus, self.split, some)
         row |= evaluation.reconstruction(*given, some, few, originals)
         mixture = None
-        if row["kl_minus_mi"] > HOLES:
+        if row["kl_minus_mi"] > HOLES and model.log_prior(few.mean) is None:
             known = evaluation.chosen(self.corpus, "train", LOOKED_AT)
             told = evaluation.conditions_of(self.corpus, "train", known)
             mixture = fit_mixture(evaluation.posteriors(model, self.corpus, "train", known), told)
@@ -415,7 +415,8 @@ def verdict(saved: Saved) -> str:
     found = saved.config["prior"]
     if max(found["mi"], 0) < min(COLLAPSED, math.log(found["windows"]) / 2):
         return COLLAPSE
-    source = "the posteriors of training windows" if saved.mixture is not None else "N(0, I)"
+    learnt = "its learnt prior" if getattr(saved.model.size, "prior", "standard") != "standard" else "N(0, I)"
+    source = "the posteriors of training windows" if saved.mixture is not None else learnt
     used = f"the latent is used: z tells {found['mi']:.1f} nats of a window, at a KL of {found['kl']:.1f}"
     return f"{used}; samples come from {source}"
 
@@ -424,8 +425,8 @@ def verdict(saved: Saved) -> str:
 def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
     """Fit, in place, how windows follow each other and, where KL - MI passes 5 nats, the prior.
 
-    The first is a `Succession`, the second a `Mixture` of exemplars. What decided it is told in the config's
-    "prior".
+    The first is a `Succession`, the second a `Mixture` of exemplars, unless the model has learnt a prior.
+    What decided it is told in the config's "prior".
     """
     pairs = corpus.successors("train")
     pairs = pairs[evaluation.pick(len(pairs), FITTED // 2, seed)]
@@ -437,8 +438,12 @@ def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
         before, after = torch.from_numpy(np.searchsorted(indices, pairs.T))
         saved.succession = fit_succession(z[before], z[after])
     few = torch.from_numpy(evaluation.pick(len(indices), 4096, seed))
-    found = divergences(Posterior(posterior.mean[few], posterior.logvar[few]), noise[few])
-    if needs_fit(found):
+    some = Posterior(posterior.mean[few], posterior.logvar[few])
+    found = divergences(some, noise[few])
+    prior = saved.model.log_prior(z[few])
+    if prior is not None:  # learnt, so nothing is to be fitted
+        found = found._replace(kl=sampled_kl(z[few], some, prior).mean().item())
+    elif needs_fit(found):
         told = evaluation.conditions_of(corpus, "train", indices)
         saved.mixture = fit_mixture(posterior, told, seed=seed)
     gap = {"windows": len(few), "kl": found.kl, "mi": found.mi, "kl_minus_mi": found.kl - found.mi}
