@@ -10,18 +10,11 @@ importance-weighted nll (SAMPLES) of the first 1,000, KL, MI, active units, and 
 evaluations. Settings after -- are of every run, another seed or fewer steps.
 """
 
-import json
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import torch
-
-from seqvae.checkpoint import load_model
-from seqvae.corpus import Corpus
-from seqvae.evaluation import bounds, chosen, posteriors, tightened
-from seqvae.train import train
+from table import fill, worth
 
 FIRST, SAMPLES = 1000, 100
 DEEP = {"widths": "200,200", "latent": "50"}
@@ -48,30 +41,13 @@ OBJECTIVES = {
 }
 
 
-def measure(folder: Path, corpus: Corpus) -> dict[str, float]:
-    saved, everything = load_model(folder), chosen(corpus, "test", None)
-    found = posteriors(saved.model, corpus, "test", everything)
-    figures = bounds(saved.model, corpus, "test", everything, found)
-    return figures | tightened(saved.model, corpus, "test", np.arange(FIRST), SAMPLES)
-
-
 def main() -> None:
     source, out, *rest = sys.argv[1:]
     cut = rest.index("--") if "--" in rest else len(rest)
     names, common = rest[:cut] or list(OBJECTIVES), dict(one.split("=") for one in rest[cut + 1 :])
     torch.set_num_threads(1)
-    corpus, kept = Corpus.open(source), Path(out) / "figures.json"
-    table: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
-    for name in names:
-        if name not in table:
-            start, folder = time.perf_counter(), Path(out) / str(list(OBJECTIVES).index(name))
-            best = train(source, "mnist", folder, OBJECTIVES[name] | common, resume=True)
-            table[name] = {"minutes": (time.perf_counter() - start) / 60} | measure(best, corpus)
-            kept.write_text(json.dumps(table, indent=1))
-        row = table[name]
-        cells = [row["nll"] + row["kl"], row["iw_nll"], row["kl"], row["mi"]]
-        shown = [f"{value:.2f}" for value in cells] + [f"{row['active_units']:.0f}", f"{row['minutes']:.1f}"]
-        print(f"| {name} | {' | '.join(shown)} |", flush=True)
+    runs = {name: OBJECTIVES[name] | common for name in names}
+    fill(Path(source), Path(out), "mnist", runs, lambda best, data: worth(best, data, FIRST, SAMPLES, False))
 
 
 if __name__ == "__main__":

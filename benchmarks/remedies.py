@@ -10,17 +10,13 @@ the test split: -ELBO, KL, MI and active units of all sentences, the importance-
 500 fixed ones; nats a sentence. Time is of the training, with all its evaluations.
 """
 
-import json
 import sys
-import time
 from pathlib import Path
 
 import torch
+from table import fill, worth
 
-from seqvae.checkpoint import load_model
 from seqvae.corpus import Corpus
-from seqvae.evaluation import bounds, chosen, posteriors, tightened
-from seqvae.train import train
 
 FIXED = 500  # sentences and samples of the importance-weighted nll
 
@@ -51,36 +47,14 @@ def remedies(epoch: int) -> dict[str, dict[str, str]]:
     }  # fmt: skip
 
 
-def measure(folder: Path, corpus: Corpus) -> dict[str, float]:
-    saved = load_model(folder)
-    everything, some = chosen(corpus, "test", None), chosen(corpus, "test", FIXED)
-    found = posteriors(saved.model, corpus, "test", everything)
-    figures = bounds(saved.model, corpus, "test", everything, found)
-    return figures | tightened(saved.model, corpus, "test", some, FIXED)
-
-
 def main() -> None:
     source, out = Path(sys.argv[1]), Path(sys.argv[2])
     epochs = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     torch.set_num_threads(1)
-    corpus = Corpus.open(source)
-    epoch = corpus.epoch_steps("train", 64)
+    epoch = Corpus.open(source).epoch_steps("train", 64)
     plain = {"warmup": "0", "free_bits": "0", "steps": str(epochs * epoch), "evaluate_every": str(epoch)}
-    kept = out / "figures.json"
-    table: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
-    for number, (name, settings) in enumerate(remedies(epoch).items(), 1):
-        if name not in table:
-            start = time.perf_counter()
-            best = train(source, "ptb", out / f"{number:02}", plain | settings, resume=True)
-            table[name] = {"minutes": (time.perf_counter() - start) / 60} | measure(best, corpus)
-            kept.write_text(json.dumps(table, indent=1))
-        row = table[name]
-        figures = [row["nll"] + row["kl"], row["iw_nll"], row["kl"], row["mi"]]
-        cells = [f"{value:.2f}" for value in figures] + [
-            f"{row['active_units']:.0f}",
-            f"{row['minutes']:.0f}",
-        ]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    runs = {name: plain | settings for name, settings in remedies(epoch).items()}
+    fill(source, out, "ptb", runs, lambda best, data: worth(best, data, FIXED, FIXED, True))
 
 
 if __name__ == "__main__":

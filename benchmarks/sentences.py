@@ -28,10 +28,9 @@ from seqvae.evaluation import common_words, evaluate, held, language_nll
 from seqvae.metrics import text
 from seqvae.pipeline import Pipeline
 from seqvae.recipes import RECIPES, override
-from seqvae.train import train
+from seqvae.train import flat, train
 
 PAIRS, STEPS, WORDS = 64, 9, 10
-NESTED = {"about", "size", "objective"}
 
 
 def paths(pipeline, judge, texts: list[str]) -> None:
@@ -61,9 +60,9 @@ def reverse(pipeline, corpus: Corpus, language: Path, out: Path) -> None:
         samples.write_text("".join(f"{one}\n" for one in drawn if one), encoding="utf-8")
     prepare(samples, out / "corpus", codec=corpus.codec)
     told = load_model(language).config["recipe"]
-    flat = {**told, **told["size"], **told["objective"]}
-    flat["embedding"] = ",".join(map(str, flat["embedding"]))
-    known = {name: str(value) for name, value in flat.items() if value is not None and name not in NESTED}
+    settings = flat({"recipe": told})
+    settings["embedding"] = ",".join(map(str, settings["embedding"]))
+    known = {name: str(value) for name, value in settings.items() if value is not None}
     best = train(out / "corpus", override(RECIPES["text"], known), out / "run", resume=True)
     found = [evaluate(folder, corpus.folder)["perplexity"] for folder in (best, language)]
     print(f"reverse perplexity {found[0]:.1f}; of a language model of the real sentences {found[1]:.1f}")

@@ -17,7 +17,7 @@ import torch
 
 from seqvae import gallery
 from seqvae.corpus import Corpus, prepare
-from seqvae.evaluation import posteriors
+from seqvae.evaluation import held, posteriors
 from seqvae.pictures import Framing, avatars
 from seqvae.pipeline import Pipeline
 from seqvae.song import Song
@@ -43,9 +43,9 @@ def trained(name: str, settings: dict[str, str]):
 
 def pictures_of(corpus: Corpus, split: str) -> tuple[list[np.ndarray], np.ndarray]:
     """All of a split, and their labels."""
-    data = corpus.split(split)
-    images = [corpus.codec.decode(*corpus.window(split, i)) for i in range(len(data))]
-    return images, np.array([int(corpus.labels[tune]) for tune in data.tunes])
+    tunes = corpus.split(split).tunes
+    labels = np.array([int(corpus.labels[tune]) for tune in tunes])
+    return held(corpus, split, np.arange(len(tunes))), labels
 
 
 def latents() -> None:
@@ -62,10 +62,12 @@ def latents() -> None:
 def paths() -> None:
     images, labels = pictures_of(digits(), "test")
     rows, titles = [], []
+    kinds = {"autoencoder": AUTOENCODER, "VAE": {}}
+    models = {name: trained(f"paths {name}", DIGITS | settings) for name, settings in kinds.items()}
     for a, b in ((0, 1), (2, 7), (3, 9)):
         ends = [images[int(np.flatnonzero(labels == digit)[0])] for digit in (a, b)]
-        for name, settings in (("autoencoder", AUTOENCODER), ("VAE", {})):
-            rows.append(trained(f"paths {name}", DIGITS | settings).interpolate(*ends, 11))
+        for name, model in models.items():
+            rows.append(model.interpolate(*ends, 11))
             titles.append(f"{a} to {b}, {name}")
     gallery.grid(rows, OUT / "paths.png", titles)
 

@@ -196,8 +196,8 @@ def load_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimi
     tensors = parse_tensors(data, path)
     told = metadata(data)
     try:
-        held = {name.partition("weights.")[2]: v for name, v in tensors.items() if name[:8] == "weights."}
-        model.load_state_dict(held)
+        own = "weights."
+        model.load_state_dict({k.removeprefix(own): v for k, v in tensors.items() if k.startswith(own)})
         state: dict[torch.nn.Parameter, dict[str, Tensor]] = {}
         for name, parameter in model.named_parameters():
             keys = [key for key in tensors if key.rpartition(".")[0] == f"optimizer.{name}"]

@@ -29,6 +29,7 @@ from seqvae.song import SeqvaeError
 PRETRAINED = Path(__file__).parent / "pretrained"
 PRIORS = ("fitted", "standard")
 DRAWN, DECODED = 0, 1  # what a seed's streams of random numbers are for
+NOTHING = np.empty((1, 0), np.int16)  # what a thing without conditions is told
 
 
 class Engine:
@@ -99,6 +100,11 @@ class Engine:
         require(vector.shape == (size,), f"the vector is of another model: this one has {size} dimensions")
         return z + torch.tensor(scales)[:, None] * vector
 
+    def _goals(self, amount: float, n: int, seed: int) -> Tensor:
+        """z (n, Z) of new things without conditions, for variations of one."""
+        require_variation(amount, n)
+        return self._drawn(n, NOTHING, seed, "fitted")[:, 0]
+
     @torch.inference_mode()
     def _decoded(self, z: Tensor, conditions: np.ndarray, how: Sampling | Beam, seed: int) -> list[Any]:
         """The one way from z (N, Z), each told its row of conditions (N, C), to N things."""
@@ -162,6 +168,17 @@ def find_model(name: str | Path) -> Path:
 def require(holds: bool, sentence: str) -> None:
     if not holds:
         raise SeqvaeError(sentence)
+
+
+def require_variation(amount: float, n: int) -> None:
+    require(0 <= amount <= 1, f"the amount of a variation lies in 0 to 1, not {amount:g}")
+    require(n >= 1, f"at least one variation can be made, not {n}")
+
+
+def along(steps: int) -> list[float]:
+    """t of each step of a path, 0 .. 1."""
+    require(steps >= 2, f"a path has at least 2 steps, not {steps}")
+    return [step / (steps - 1) for step in range(steps)]
 
 
 def sampling(temperature: float, top_k: int, top_p: float) -> Sampling:

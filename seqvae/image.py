@@ -8,6 +8,7 @@ looked at.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -43,10 +44,14 @@ class ImageSize:
     components: int = 100
 
     @property
+    def learns_prior(self) -> bool:
+        return self.prior != "standard"
+
+    @property
     def widest(self) -> int:
         """The largest side that some weight has at least."""
         head = self.head if self.network == "conv" else 0
-        return max(*self.widths, self.latent, head, 0 if self.prior == "standard" else self.components)
+        return max(*self.widths, self.latent, head, self.components if self.learns_prior else 0)
 
 
 class ImageVAE(nn.Module):
@@ -111,17 +116,15 @@ class ImageVAE(nn.Module):
 
     def log_prior(self, z: Tensor) -> Tensor | None:
         """log p(z) (N,) nats of z (N, Z) under a learnt prior; None: it is N(0, I)."""
-        if self.size.prior == "standard":
-            return None
-        told = [self.infer] if isinstance(self.learnt, VampPrior) else []
-        return self.learnt.log_density(z, *told)
+        return self.learnt.log_density(z, *self.told()) if self.size.learns_prior else None
 
     def from_prior(self, uniform: Tensor, noise: Tensor) -> Tensor:
         """z (N, Z) of uniform (N,) in [0, 1) and standard normal noise (N, Z)."""
-        if self.size.prior == "standard":
-            return noise
-        told = [self.infer] if isinstance(self.learnt, VampPrior) else []
-        return self.learnt.sample(uniform, noise, *told)
+        return self.learnt.sample(uniform, noise, *self.told()) if self.size.learns_prior else noise
+
+    def told(self) -> list[Callable[[Tensor], Posterior]]:
+        """What the learnt prior is given besides."""
+        return [self.infer] if isinstance(self.learnt, VampPrior) else []
 
     def pictures(self, steps: Tensor) -> Tensor:
         """steps (B, H * W, C) as (B, C, H, W) in [0, 1]."""

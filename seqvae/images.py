@@ -17,11 +17,9 @@ from seqvae import pictures
 from seqvae.checkpoint import Saved
 from seqvae.codecs import PixelsCodec
 from seqvae.decoding import GREEDY
-from seqvae.engine import Engine, require
+from seqvae.engine import NOTHING, Engine, along, require
 from seqvae.latent import slerp
 from seqvae.song import SeqvaeError
-
-NOTHING = np.empty((1, 0), np.int16)  # what a picture is told
 
 
 class Images(Engine):
@@ -40,8 +38,6 @@ class Images(Engine):
 
     def decode(self, z: Tensor) -> list[np.ndarray]:
         """z (N, Z) -> N pictures."""
-        if not len(z):
-            return []
         return self._decoded(z, NOTHING.repeat(len(z), 0), GREEDY, 0)
 
     def read(self, path: str | Path) -> np.ndarray:
@@ -59,15 +55,13 @@ class Images(Engine):
 
     def interpolate(self, a: np.ndarray, b: np.ndarray, steps: int = 9) -> list[np.ndarray]:
         """`steps` pictures from a to b: step s is decoded at slerp(a's, b's, s / (steps - 1))."""
-        require(steps >= 2, f"a path has at least 2 steps, not {steps}")
+        shares = along(steps)
         ends = self.encode([a, b])
-        return self.decode(torch.stack([slerp(ends[0], ends[1], s / (steps - 1)) for s in range(steps)]))
+        return self.decode(torch.stack([slerp(ends[0], ends[1], t) for t in shares]))
 
     def vary(self, picture: np.ndarray, amount: float = 0.3, n: int = 8, seed: int = 0) -> list[np.ndarray]:
         """n variations: z goes the share `amount` of the way (slerp) from the picture's to a new one's."""
-        require(0 <= amount <= 1, f"the amount of a variation lies in 0 to 1, not {amount:g}")
-        require(n >= 1, f"at least one variation can be made, not {n}")
-        goals = self._drawn(n, NOTHING, seed, "fitted")[:, 0]
+        goals = self._goals(amount, n, seed)
         return self.decode(slerp(self.encode([picture]).expand_as(goals), goals, amount))
 
     def walk(self, side: int = 15, reach: float = 2.2) -> list[list[np.ndarray]]:

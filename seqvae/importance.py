@@ -54,8 +54,9 @@ def importance_nll(
         noise = torch.from_numpy(draw.standard_normal((samples, model.size.latent), np.float32)).to(x.device)
         posterior = model.encode(x, lengths[one], told)
         z = posterior.sample(noise)
-        ratio = 0.5 * (noise.double().square() + posterior.logvar.double() - z.double().square()).sum(1)
-        if (prior := model.log_prior(z)) is not None:
+        if (prior := model.log_prior(z)) is None:
+            ratio = 0.5 * (noise.double().square() + posterior.logvar.double() - z.double().square()).sum(1)
+        else:
             ratio = prior.double() - posterior.log_density(z).double()
         if stepper is None:
             parts = [

@@ -24,7 +24,7 @@ from seqvae.checkpoint import Saved
 from seqvae.codecs import NotesCodec
 from seqvae.codecs.notes import HIGHEST, LONGEST, LOWEST
 from seqvae.decoding import GREEDY, Sampling
-from seqvae.engine import Engine, require, sampling
+from seqvae.engine import Engine, along, require, require_variation, sampling
 from seqvae.latent import slerp
 from seqvae.song import (
     SLACK,
@@ -166,8 +166,7 @@ class Melodies(Engine):
         melody, drawn as in sample(): at temperature 0, amount 0 is the reconstruction and amount 1 a melody
         that has nothing of the song's but its bars.
         """
-        require(0 <= amount <= 1, f"the amount of a variation lies in 0 to 1, not {amount:g}")
-        require(n >= 1, f"at least one variation can be made, not {n}")
+        require_variation(amount, n)
         how, encoding = sampling(temperature, top_k, top_p), self.encode(song, track)
         goals = self._prior(n, [window.phrase.metre for window in encoding.windows], seed, "fitted")
         return self._rendered(encoding, slerp(encoding.means.expand_as(goals), goals, amount), how, seed)
@@ -186,12 +185,12 @@ class Melodies(Engine):
         and the rest b's, and likewise the programme; the tempo moves geometrically. Where one song is silent
         the other's z holds. The journey has window w of W at t = w / (W - 1), and two windows at least.
         """
-        require(steps >= 2, f"a path has at least 2 steps, not {steps}")
+        shares = along(steps)
         require(fit in FITS, f"songs of two lengths are made to fit by {' or '.join(FITS)}, not {fit}")
         how = sampling(temperature, top_k, top_p)
         ends = self.encode(a, tracks[0]), self.encode(b, tracks[1])
         length = max(len(end.windows) for end in ends)
-        paths = [cells(ends, length, fit, [s / (steps - 1)] * length) for s in range(1, steps - 1)]
+        paths = [cells(ends, length, fit, [t] * length) for t in shares[1:-1]]
         tour = max(length, 2)
         paths.append(cells(ends, tour, fit, [w / (tour - 1) for w in range(tour)]))
         phrases = self._between(ends, [cell for path in paths for cell in path], how, seed)

@@ -32,6 +32,10 @@ class Size:
     spread: float = 0.0  # least deviation over the data of the means that are decoded (Scale-VAE); 0: any
 
     @property
+    def learns_prior(self) -> bool:
+        return False  # it is N(0, I)
+
+    @property
     def widest(self) -> int:
         """The largest side that some weight has at least."""
         return max(*self.embedding, self.encoder if self.latent else 0, self.decoder, self.head, self.latent)

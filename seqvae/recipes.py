@@ -183,8 +183,7 @@ def check(recipe: Recipe) -> Recipe:
             raise SeqvaeError("a bound of several samples takes beta 1 and no other remedy")
     if objective.penalty and isinstance(recipe.size, Size) and recipe.size.spread:
         raise SeqvaeError("a penalty is of the posterior, which spread scales; leave out one of the two")
-    learnt = isinstance(recipe.size, ImageSize) and recipe.size.prior != "standard"
-    if learnt and objective.free_bits and objective.free_over == "dimension":
+    if recipe.size.learns_prior and objective.free_bits and objective.free_over == "dimension":
         raise SeqvaeError("a learnt prior has no KL of each dimension that bits could be free of")
     if recipe.objective.anneal == "cyclical" and not recipe.objective.warmup <= recipe.objective.cycle > 0:
         raise SeqvaeError("anneal cyclical needs a cycle, of warmup steps or more")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from seqvae import texts
 from seqvae.checkpoint import Saved
 from seqvae.codecs import TextCodec, WordsCodec
 from seqvae.decoding import GREEDY, Beam, Sampling
-from seqvae.engine import Engine, require
+from seqvae.engine import NOTHING, Engine, along, require
 from seqvae.latent import slerp
 from seqvae.song import SeqvaeError
 
@@ -43,7 +42,7 @@ class Sentences(Engine):
 
     def decode(self, z: Tensor, how: How = GREEDY, seed: int = 0) -> list[str]:
         """z (N, Z) -> N texts."""
-        return self._decoded(z, np.empty((len(z), 0), np.int16), how, seed)
+        return self._decoded(z, NOTHING.repeat(len(z), 0), how, seed)
 
     def notices(self, texts: Sequence[str]) -> tuple[str, ...]:
         """What spelling changes in the texts, each in a sentence: what is cut, and words it does not know."""
@@ -61,7 +60,7 @@ class Sentences(Engine):
     def sample(self, n: int = 1, how: How = DRAWN, seed: int = 0, prior: str = "fitted") -> list[str]:
         """n new sentences, from the mixture of exemplars if the model has one, else from N(0, I)."""
         require(n >= 1, f"at least one sentence can be made, not {n}")
-        return self.decode(self._drawn(n, np.empty((1, 0), np.int16), seed, prior)[:, 0], how, seed)
+        return self.decode(self._drawn(n, NOTHING, seed, prior)[:, 0], how, seed)
 
     def reconstruct(self, texts: Sequence[str], how: How = GREEDY, seed: int = 0) -> list[str]:
         """What the model keeps of each text: decoded from its posterior mean."""
@@ -72,19 +71,16 @@ class Sentences(Engine):
 
         The ends are what reconstruct() gives of a and b.
         """
-        require(steps >= 2, f"a path has at least 2 steps, not {steps}")
+        shares = along(steps)
         ends = self.encode([a, b])
-        z = torch.stack([slerp(ends[0], ends[1], s / (steps - 1)) for s in range(steps)])
-        return self.decode(z, how, seed)
+        return self.decode(torch.stack([slerp(ends[0], ends[1], t) for t in shares]), how, seed)
 
     def vary(self, text: str, amount: float = 0.3, n: int = 8, how: How = GREEDY, seed: int = 0) -> list[str]:
         """n variations: z goes the share `amount` of the way (slerp) from the text's to that of a new one.
 
         At amount 0 all are the reconstruction, at 1 nothing is left of the text.
         """
-        require(0 <= amount <= 1, f"the amount of a variation lies in 0 to 1, not {amount:g}")
-        require(n >= 1, f"at least one variation can be made, not {n}")
-        goals = self._drawn(n, np.empty((1, 0), np.int16), seed, "fitted")[:, 0]
+        goals = self._goals(amount, n, seed)
         return self.decode(slerp(self.encode([text]).expand_as(goals), goals, amount), how, seed)
 
     def labelled(self, path: Path, label: str | None = None) -> Iterator[tuple[str, str | None]]:

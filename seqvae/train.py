@@ -388,7 +388,7 @@ class Run:
         originals = evaluation.held(self.corpus, self.split, some)
         row |= evaluation.reconstruction(*given, some, few, originals)
         mixture = None
-        if row["kl_minus_mi"] > HOLES and model.log_prior(few.mean) is None:
+        if row["kl_minus_mi"] > HOLES and not model.size.learns_prior:
             known = evaluation.chosen(self.corpus, "train", LOOKED_AT)
             told = evaluation.conditions_of(self.corpus, "train", known)
             mixture = fit_mixture(evaluation.posteriors(model, self.corpus, "train", known), told)
@@ -415,7 +415,7 @@ def verdict(saved: Saved) -> str:
     found = saved.config["prior"]
     if max(found["mi"], 0) < min(COLLAPSED, math.log(found["windows"]) / 2):
         return COLLAPSE
-    learnt = "its learnt prior" if getattr(saved.model.size, "prior", "standard") != "standard" else "N(0, I)"
+    learnt = "its learnt prior" if saved.model.size.learns_prior else "N(0, I)"
     source = "the posteriors of training windows" if saved.mixture is not None else learnt
     used = f"the latent is used: z tells {found['mi']:.1f} nats of a window, at a KL of {found['kl']:.1f}"
     return f"{used}; samples come from {source}"

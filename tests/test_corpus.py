@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +312,24 @@ def cutting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(os, "replace", replace)
     return left
+
+
+def cut_everywhere(
+    make: Callable[[Path], Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int
+) -> None:
+    """Cut at each of its renames, of which there are more than `least`, and made again, it is what stands in
+    tmp_path / "whole"."""
+    left = cutting(monkeypatch)
+    make(tmp_path / "counted")
+    renames = -left[0]
+    assert renames > least
+    for cut in range(1, renames + 1):
+        out, left[0] = tmp_path / f"cut{cut}", cut
+        with pytest.raises(Cut):
+            make(out)
+        assert not (out / "corpus.json").exists()
+        make(out)
+        assert contents(out) == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -815,17 +833,7 @@ def test_texts_cut_at_any_rename_then_resumed(tmp_path: Path, monkeypatch: pytes
         return prepare(tmp_path / "in.txt", out, codec=WORDS, workers=0, valid=0.15, test=0.15)
 
     make(tmp_path / "whole")
-    left = cutting(monkeypatch)
-    make(tmp_path / "counted")
-    renames = -left[0]
-    assert renames > 25
-    for cut in range(1, renames + 1):
-        out, left[0] = tmp_path / f"cut{cut}", cut
-        with pytest.raises(Cut):
-            make(out)
-        assert not (out / "corpus.json").exists()
-        make(out)
-        assert contents(out) == contents(tmp_path / "whole")
+    cut_everywhere(make, tmp_path, monkeypatch, least=25)
 
 
 def test_faults_of_texts_are_sentences(books: Path, library: tuple[Report, Path], tmp_path: Path) -> None:
@@ -1035,17 +1043,7 @@ def test_arrays_cut_at_any_rename_then_resumed(
 
     whole = make(tmp_path / "whole")
     assert whole.frame == "16 x 16 grey"
-    left = cutting(monkeypatch)
-    make(tmp_path / "counted")
-    renames = -left[0]
-    assert renames > 20
-    for cut in range(1, renames + 1):
-        out, left[0] = tmp_path / f"cut{cut}", cut
-        with pytest.raises(Cut):
-            make(out)
-        assert not (out / "corpus.json").exists()
-        make(out)
-        assert contents(out) == contents(tmp_path / "whole")
+    cut_everywhere(make, tmp_path, monkeypatch, least=20)
 
 
 def test_images_are_spelt_like_others(album: Path, archive: Path, tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def given(context: click.Context) -> list[click.Parameter]:
 def origin(pipeline: Any, prior: str, seed: int, things: str) -> str:
     """Where samples come from; things are what the model was trained on."""
     fitted = prior == "fitted" and pipeline.saved.mixture is not None
-    learnt = getattr(pipeline.saved.model.size, "prior", "standard") != "standard"
-    other = "the prior learnt with the model" if learnt else "the standard normal prior"
+    learns = pipeline.saved.model.size.learns_prior
+    other = "the prior learnt with the model" if learns else "the standard normal prior"
     source = f"the widened posteriors of training {things}" if fitted else other
     return f"drawn from {source} with seed {seed}"
 

@@ -1,0 +1,45 @@
+"""What the tables of many trainings share: one run after another, what each is worth, a line each."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from seqvae.checkpoint import load_model
+from seqvae.corpus import Corpus
+from seqvae.evaluation import bounds, chosen, posteriors, tightened
+from seqvae.train import train
+
+Settings = dict[str, str]
+
+
+def fill(
+    source: Path,
+    out: Path,
+    recipe: str,
+    runs: dict[str, Settings],
+    measure: Callable[[Path, Corpus], dict[str, float]],
+) -> None:
+    """Trains and measures every run unless `out` holds its figures; it goes on where it was."""
+    corpus, kept = Corpus.open(source), out / "figures.json"
+    table: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
+    for name, settings in runs.items():
+        if name not in table:
+            start = time.perf_counter()
+            best = train(source, recipe, out / re.sub(r"\W+", "-", name), settings, resume=True)
+            table[name] = {"minutes": (time.perf_counter() - start) / 60} | measure(best, corpus)
+            kept.write_text(json.dumps(table, indent=1))
+        row = table[name]
+        cells = [row["nll"] + row["kl"], row["iw_nll"], row["kl"], row["mi"]]
+        shown = [f"{value:.2f}" for value in cells] + [f"{row['active_units']:.0f}", f"{row['minutes']:.1f}"]
+        print(f"| {name} | {' | '.join(shown)} |", flush=True)
+
+
+def worth(folder: Path, corpus: Corpus, some: int, samples: int, drawn: bool) -> dict[str, float]:
+    """Bounds of the whole test split, and the importance-weighted nll of some of it, drawn or the first."""
+    saved, everything = load_model(folder), chosen(corpus, "test", None)
+    found = posteriors(saved.model, corpus, "test", everything)
+    figures = bounds(saved.model, corpus, "test", everything, found)
+    few = chosen(corpus, "test", some) if drawn else everything[:some]
+    return figures | tightened(saved.model, corpus, "test", few, samples)
