@@ -71,7 +71,8 @@ def bare_step(model: SequenceVAE, optimizer: torch.optim.Optimizer, recipe: Reci
         (rows(conditions[:, i]) for i, rows in enumerate(model.conditions.tables)),
         torch.zeros(len(steps), model.conditions.width),
     )
-    x = torch.cat([rows(steps[..., k]) for k, rows in enumerate(encoder.steps.tables)], -1)
+    embedding = encoder.steps or decoder.steps
+    x = torch.cat([rows(steps[..., k]) for k, rows in enumerate(embedding.tables)], -1)
     x = torch.cat((x, told[:, None].expand(-1, x.shape[1], -1)), -1)
     back = (lengths[:, None] - 1 - place).clamp(min=0)[..., None]
     ahead, _ = encoder.forwards(x)

@@ -27,6 +27,7 @@ class Size:
     decoder: int = 512
     head: int = 192
     latent: int = 128  # 0: no encoder, a language model
+    shared: bool = False  # one embedding for encoder and decoder
     pooling: str = "last+mean"  # of the encoder's states over time
     gamma: float = 0.0  # scale of a BatchNorm on the posterior's mean (BN-VAE); 0: none
     spread: float = 0.0  # least deviation over the data of the means that are decoded (Scale-VAE); 0: any
@@ -50,9 +51,9 @@ class SequenceVAE(nn.Module):
         self.conditions = Conditions(conditions, size.condition)
         told = self.conditions.width
         if size.latent:
-            steps = Steps(streams, size.embedding)
+            own = None if size.shared else Steps(streams, size.embedding)
             kind = size.pooling, size.gamma, size.spread
-            self.encoder = Encoder(steps, told, size.encoder, size.latent, *kind)
+            self.encoder = Encoder(own, sum(size.embedding) + told, size.encoder, size.latent, *kind)
         steps = Steps(streams, size.embedding)
         self.decoder = Decoder(steps, streams, told, size.decoder, size.latent, size.head)
 
@@ -100,7 +101,8 @@ class SequenceVAE(nn.Module):
         """q(z|x) before its mean is scaled."""
         if not self.size.latent:
             return Posterior(*torch.zeros(2, len(steps), 0, device=steps.device))
-        return Posterior(*self.encoder(steps, lengths, self.conditions(conditions)))
+        tables = self.decoder.steps if self.encoder.steps is None else self.encoder.steps
+        return Posterior(*self.encoder(tables(steps), lengths, self.conditions(conditions)))
 
     def decode(
         self, z: Tensor, steps: Tensor, conditions: Tensor, dropped: Tensor | None = None

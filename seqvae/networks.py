@@ -60,7 +60,7 @@ class Steps(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A bidirectional LSTM over the steps, pooled over time, makes the posterior.
+    """A bidirectional LSTM over the embedded steps, pooled over time, makes the posterior.
 
     The backward direction is an LSTM over each sequence reversed within its own length, so that padding is
     never read. Pooling: the two last states ("last"), the mean or maximum of a layer over all states
@@ -78,8 +78,8 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        steps: Steps,
-        conditions: int,
+        steps: Steps | None,  # tables of its own, if it has any
+        width: int,
         hidden: int,
         latent: int,
         pooling: str,
@@ -89,8 +89,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.steps, self.pooling, self.gamma, self.spread = steps, pooling, gamma, spread
         self.dropout = nn.Dropout(0.0)
-        self.forwards = nn.LSTM(steps.width + conditions, hidden, batch_first=True)
-        self.backwards = nn.LSTM(steps.width + conditions, hidden, batch_first=True)
+        self.forwards = nn.LSTM(width, hidden, batch_first=True)
+        self.backwards = nn.LSTM(width, hidden, batch_first=True)
         if pooling != "last":
             self.pool = nn.Linear(2 * hidden, hidden)
         summary = {"last+mean": 3, "last": 2}.get(pooling, 1) * hidden
@@ -104,10 +104,10 @@ class Encoder(nn.Module):
         if gamma:
             self.shift = nn.Parameter(torch.zeros(latent))
 
-    def forward(self, steps: Tensor, lengths: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """steps (B, T, K), lengths (B,) >= 1, condition (B, width) -> mean, logvar (B, Z)."""
-        x = self.dropout(self.steps(steps))
-        x = torch.cat((x, condition[:, None].expand(-1, x.shape[1], -1)), -1)  # (B, T, E)
+    def forward(self, embedded: Tensor, lengths: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """embedded (B, T, E), lengths (B,) >= 1, condition (B, C) -> mean, logvar (B, Z)."""
+        x = self.dropout(embedded)
+        x = torch.cat((x, condition[:, None].expand(-1, x.shape[1], -1)), -1)  # (B, T, E + C)
         place = torch.arange(x.shape[1], device=x.device)
         back = (lengths[:, None] - 1 - place).clamp(min=0)  # (B, T) each sequence reversed within its length
         ahead, _ = self.forwards(x)

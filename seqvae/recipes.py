@@ -153,8 +153,10 @@ def parse(name: str, text: str, now: object) -> Any:
             return tuple(int(part) for part in text.split(","))
         if isinstance(now, str):
             return text
+        if isinstance(now, bool):
+            return {"true": True, "false": False}[text.lower()]
         return int(text) if isinstance(now, int) else float(text)
-    except ValueError:
+    except (KeyError, ValueError):
         raise SeqvaeError(f"{name} cannot be {text!r}; it is now {now}") from None
 
 
@@ -164,7 +166,7 @@ def check(recipe: Recipe) -> Recipe:
         known = CHOICES.get(name)
         if known and value not in known:
             raise SeqvaeError(f"{name} cannot be {value!r}; known: {', '.join(known)}")
-        if isinstance(value, str) or value is None:
+        if isinstance(value, str | bool) or value is None:
             continue
         for number in value if isinstance(value, tuple) else (value,):
             if not (0 <= number < math.inf) or (number == 0 and name not in ZERO):

@@ -43,6 +43,7 @@ from seqvae.corpus import Batch, Corpus
 from seqvae.divergence import Critic, critic_loss, permuted, sampled_kl
 from seqvae.image import ImageVAE, Model
 from seqvae.latent import divergences, fit_succession
+from seqvae.model import Size
 from seqvae.objective import Posterior, Terms
 from seqvae.prior import HOLES, fit_mixture, needs_fit
 from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override
@@ -273,13 +274,16 @@ class Run:
         return terms
 
     def renew_decoder(self) -> None:
-        """Begin the decoder anew, and what the optimiser remembers of it."""
+        """Begin the decoder anew, and what the optimiser remembers of it, but for an embedding it shares."""
         with torch.random.fork_rng():
             torch.manual_seed(seed_for(self.recipe, self.step, 0))
             fresh = build_model(self.corpus.codec, self.recipe.size).decoder
-        self.model.decoder.load_state_dict(fresh.state_dict())
-        for parameter in self.model.decoder.parameters():
-            for moment in self.optimizer.state.get(parameter, {}).values():
+        size = self.recipe.size
+        kept = "steps." if isinstance(size, Size) and size.shared else "nothing"
+        new = {name: value for name, value in fresh.state_dict().items() if not name.startswith(kept)}
+        self.model.decoder.load_state_dict(new, strict=False)
+        for name in new:
+            for moment in self.optimizer.state.get(self.model.decoder.get_parameter(name), {}).values():
                 moment.zero_()
 
     def sharpen_encoder(self) -> None:

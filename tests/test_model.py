@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -213,6 +214,23 @@ def test_words_are_scored_by_the_decoders_own_embedding(words: SequenceVAE) -> N
     moved[7] = True
     assert torch.equal(after[:, 1:][unread][:, ~moved], before[:, 1:][unread][:, ~moved])
     torch.testing.assert_close(after[:, 0, 7], 2 * before[:, 0, 7])  # its bias is 0
+
+
+def test_one_embedding_for_encoder_and_decoder(words: SequenceVAE) -> None:
+    """The posterior and the scores are those of two equal ones, and it takes the sum of their gradients."""
+    steps, lengths, conditions = sentences(5)
+    shared = SequenceVAE(words.streams, (), replace(words.size, shared=True))
+    assert words.state_dict().keys() - shared.state_dict().keys() == {"encoder.steps.tables.0.weight"}
+    own, one = words.encoder.steps.tables[0].weight, shared.decoder.steps.tables[0].weight
+    with torch.no_grad():
+        own.copy_(words.decoder.steps.tables[0].weight)
+    shared.load_state_dict({k: v for k, v in words.state_dict().items() if not k.startswith("encoder.steps")})
+    for model in (words, shared):
+        nll, posterior, *_ = model(steps, lengths, conditions, noise(5, 6))
+        (nll.sum() + posterior.kl().sum()).backward()
+    both = own.grad + words.decoder.steps.tables[0].weight.grad
+    torch.testing.assert_close(one.grad, both)
+    assert own.grad.abs().sum() > 0
 
 
 def test_a_latent_of_none_is_a_language_model() -> None:

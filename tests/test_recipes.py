@@ -88,8 +88,8 @@ def test_settings_are_flat_and_no_name_means_two_things() -> None:
 
 
 def test_every_setting_can_be_overridden_by_its_text() -> None:
-    values: dict[type, object] = {int: 3, float: 0.5, tuple: (3, 4, 5, 6)}
-    texts = {int: "3", float: "0.5", tuple: "3,4,5,6"}
+    values: dict[type, object] = {int: 3, float: 0.5, tuple: (3, 4, 5, 6), bool: True}
+    texts = {int: "3", float: "0.5", tuple: "3,4,5,6", bool: "true"}
     words = {"precision": "bf16", "anneal": "sigmoid", "free_over": "batch", "pooling": "max"}
     words |= {"penalty": "tc", "gradient": "dreg", "network": "dense", "activation": "tanh"}
     words |= {"likelihood": "laplace", "prior": "vamp"}

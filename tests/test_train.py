@@ -553,6 +553,7 @@ REMEDIES = {
     "scale": {"spread": "1.0"},
     "dropout": {"dropout": "0.3"},
     "pooling": {"pooling": "max", "free_bits": "3", "free_over": "dimension"},
+    "shared": {"shared": "true", "autoencoder": "12"},
     "critic": {"penalty": "factor", "strength": "5"},
     "importance": {"beta": "1", "samples": "3", "gradient": "dreg"},
 }
@@ -650,6 +651,20 @@ def test_after_the_autoencoder_the_decoder_begins_anew(corpus: Path, tmp_path: P
     old, new = before.decoder.lstm.weight_hh_l0, run.model.decoder.lstm.weight_hh_l0
     assert not torch.allclose(old, new) and not run.optimizer.state[new]["exp_avg"].any()
     assert run.update(next(batches)).weight == 0 and run.update(next(batches)).weight == pytest.approx(0.05)
+
+
+def test_an_embedding_that_the_encoder_reads_too_outlives_the_decoder(corpus: Path, tmp_path: Path):
+    recipe = replace(TINY, autoencoder=1, size=replace(SIZE, shared=True))
+    run = train.Run(Corpus.open(corpus), recipe, tmp_path / "run", None)
+    run.update(next(run.batches()))
+    before = copy.deepcopy(run.model.decoder)
+    run.renew_decoder()
+    tables = [name for name, _ in before.named_parameters() if name.startswith("steps.")]
+    assert tables
+    for name, old in before.named_parameters():
+        new = run.model.decoder.get_parameter(name)
+        moments = run.optimizer.state[new]["exp_avg"]
+        assert (torch.equal(old, new), bool(moments.any())) == (name in tables,) * 2 or not old.any()
 
 
 def test_aggressive_steps_move_the_encoder_alone(corpus: Path, tmp_path: Path):
