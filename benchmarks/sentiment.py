@@ -1,13 +1,13 @@
-"""A sentiment vector judged by a classifier that never saw the model's texts.
+"""A sentiment attribute judged by a classifier that never saw the model's texts.
 
     python benchmarks/sentiment.py split NEGATIVE POSITIVE OUT
     seqvae prepare OUT/model.txt -o OUT/corpus && seqvae train OUT/corpus -o OUT/run ...
     python benchmarks/sentiment.py measure OUT/run OUT
 
-`split` deals the lines of two files of labelled reviews: of every ten, five to the model (model.txt, and by
-label model.0.txt, model.1.txt), four to the judge, one to the test. `measure` learns the vector of the
-model's texts, trains the judge, a logistic regression on words and pairs of words, on its own, and moves 500
-test texts of each label towards the other label at five scales, greedy. Flips are the shares that the judge
+`split` deals the lines of two files of labelled reviews: of every twenty, sixteen to the model (model.txt,
+and by label model.0.txt, model.1.txt), three to the judge, one to the test. `measure` learns the attribute of
+the model's texts, trains the judge, a logistic regression on words and pairs of words, on its own, and brings
+500 test texts of each label to five places towards the other, greedy. Flips are the shares that the judge
 calls of the other label, among texts it calls right as they stand. Words kept is the recall of content words
 that are no words of sentiment: neither among the 100 commonest, nor seen 10 times by the judge with 70 % or
 more of their share in one label.
@@ -37,8 +37,8 @@ def split(negative: str, positive: str, out: str) -> None:
         lines = dict.fromkeys(Path(source).read_text(encoding="utf-8").splitlines())
         parts: dict[str, list[str]] = {"model": [], "judge": [], "test": []}
         for line in filter(str.strip, lines):
-            at = crc32(line.encode()) % 10
-            parts["model" if at < 5 else "judge" if at < 9 else "test"].append(line)
+            at = crc32(line.encode()) % 20
+            parts["model" if at < 16 else "judge" if at < 19 else "test"].append(line)
         for name, texts in parts.items():
             (folder / f"{name}.{label}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
         both += parts["model"]
@@ -84,9 +84,9 @@ class Judge(nn.Module):
 def measure(run: str, out: str) -> None:
     torch.set_num_threads(1)
     folder, pipeline = Path(out), Pipeline.from_pretrained(run)
-    vector = folder / "sentiment.safetensors"
-    pipeline.learn_attribute([folder / "model.0.txt", folder / "model.1.txt"], vector)
-    direction = load_attribute(vector, pipeline.saved)
+    learnt = folder / "sentiment.safetensors"
+    pipeline.learn_attribute([folder / "model.0.txt", folder / "model.1.txt"], learnt)
+    attribute = load_attribute(learnt, pipeline.saved)
     known = [lines(folder / f"judge.{label}.txt") for label in (0, 1)]
     judge, labels = Judge(), torch.cat([torch.full((len(part),), float(i)) for i, part in enumerate(known)])
     judge.learn(known[0] + known[1], labels)
@@ -106,8 +106,9 @@ def measure(run: str, out: str) -> None:
         for scale in SCALES:
             flipped, pairs = [], []
             for label in (0, 1):
-                z = pipeline.encode(tested[label]) + scale * (1 - 2 * label) * direction
-                moved = pipeline.decode(z)
+                moved = pipeline.decode(
+                    attribute.shift(pipeline.encode(tested[label]), scale * (1 - 2 * label))
+                )
                 other = [bool((logit > 0) != label) for logit in judge(moved)]
                 flipped += [flip for flip, sure in zip(other, right[label], strict=True) if sure]
                 pairs += list(zip(tested[label], moved, strict=True))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from seqvae import gallery
+from seqvae.checkpoint import load_attribute
 from seqvae.corpus import Corpus, prepare
 from seqvae.evaluation import held, posteriors
 from seqvae.pictures import Framing, avatars
@@ -82,12 +83,14 @@ def glasses() -> None:
         prepare("avatars", ROOM / "avatars", codec=Framing(32, 32, 3), count=10_000)
     model = Pipeline.from_pretrained(train(ROOM / "avatars", "pictures", ROOM / "faces", size, resume=True))
     kinds = [[image for image, _ in avatars(1000, 1, 32, worn)] for worn in (False, True)]
-    vector = model.encode(kinds[1]).mean(0) - model.encode(kinds[0]).mean(0)
+    np.savez(ROOM / "kinds.npz", x=np.stack(kinds[0] + kinds[1]), y=["bare"] * 1000 + ["glasses"] * 1000)
+    model.learn_attribute([ROOM / "kinds.npz"], ROOM / "glasses.safetensors")
+    attribute = load_attribute(ROOM / "glasses.safetensors", model.saved)
     rows, titles, scales = [], [], (-1.0, 0.0, 0.5, 1.0, 1.5)
     for worn in (False, True):
         for image, _ in list(avatars(4, 2, 32, worn)):
             signs = [scale if not worn else -scale for scale in scales]
-            rows.append([image, *model.shift(image, vector, signs)])
+            rows.append([image, *model.shift(image, attribute, signs)])
             titles.append("taken away" if worn else "added")
     gallery.grid(rows, OUT / "glasses.png", titles, ["the face", *(f"{scale:g}" for scale in scales)])
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from seqvae.codecs import Codec, PixelsCodec, build_codec
 from seqvae.disk import write_atomic
 from seqvae.image import ImageSize, ImageVAE, Model
-from seqvae.latent import Mixture, Succession
+from seqvae.latent import Attribute, Mixture, Succession
 from seqvae.model import SequenceVAE, Size
 from seqvae.song import SeqvaeError
 
@@ -212,21 +212,21 @@ def load_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimi
         raise SeqvaeError(f"{path} does not fit this recipe: {textwrap.shorten(str(fault), 200)}") from None
 
 
-def save_attribute(path: Path, vector: Tensor, saved: Saved, about: dict[str, Any]) -> None:
-    """A direction (Z,) of a model's latent space, with the hash of that model's weights."""
+def save_attribute(path: Path, attribute: Attribute, saved: Saved, about: dict[str, Any]) -> None:
+    """What leads from one kind of things to another, with the hash of the model it was learnt with."""
     told = json.dumps(about | {"sha256": saved.config["sha256"]})
-    store(path, save({"attribute": vector.float().contiguous()}, {"about": told}))
+    store(path, save(attribute._asdict(), {"about": told}))
 
 
-def load_attribute(path: Path, saved: Saved) -> Tensor:
-    """The direction (Z,). Raises `SeqvaeError` for another file, or an attribute of another model."""
+def load_attribute(path: Path, saved: Saved) -> Attribute:
+    """Raises `SeqvaeError` for another file, or an attribute of another model."""
     try:
         data = path.read_bytes()
     except OSError as fault:
         raise SeqvaeError(f"the attribute {path} cannot be read: {fault.strerror}") from None
     tensors, about = parse_tensors(data, path), metadata(data).get("about")
-    if set(tensors) != {"attribute"} or about is None:
+    if {*tensors} != {*Attribute._fields} or about is None:
         raise SeqvaeError(f"{path} is no attribute; seqvae attributes learn makes one")
     if json.loads(about)["sha256"] != saved.config["sha256"]:
         raise SeqvaeError(f"the attribute {path} was learnt with another model; learn it again with this one")
-    return tensors["attribute"].float()
+    return Attribute(**tensors)

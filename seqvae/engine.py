@@ -23,7 +23,8 @@ from seqvae.codecs import Codec, Encoded
 from seqvae.corpus import collate
 from seqvae.decoding import FEWEST_ROWS, MOST_ROWS, Beam, Sampling, Stepper, decode, free_running
 from seqvae.image import ImageVAE, Model
-from seqvae.latent import slerp
+from seqvae.latent import Attribute, fit_attribute, slerp
+from seqvae.objective import Posterior
 from seqvae.song import SeqvaeError
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -53,16 +54,21 @@ class Engine:
             raise SeqvaeError(f"the device {device} cannot be used: {why}") from None
 
     @torch.inference_mode()
-    def _means(self, rows: Sequence[Encoded]) -> Tensor:
-        """Posterior means (N, Z) of spelt things, in batches of at least FEWEST_ROWS."""
-        found = [torch.empty(0, self.saved.model.size.latent)]
+    def _posterior(self, rows: Sequence[Encoded]) -> Posterior:
+        """q(z|x) (N, Z) of spelt things, in batches of at least FEWEST_ROWS."""
+        found = [torch.empty(2, 0, self.saved.model.size.latent)]
         for first in range(0, len(rows), MOST_ROWS):
             block = list(rows[first : first + MOST_ROWS])
             count = len(block)
             batch = collate(block + block[-1:] * (FEWEST_ROWS - count))
             given = [torch.from_numpy(part).to(self.device) for part in batch]
-            found.append(self.encoder.encode(*given).mean[:count].cpu())
-        return torch.cat(found)
+            posterior = self.encoder.encode(*given)
+            found.append(torch.stack((posterior.mean, posterior.logvar))[:, :count].cpu())
+        return Posterior(*torch.cat(found, 1))
+
+    def _means(self, rows: Sequence[Encoded]) -> Tensor:
+        """Posterior means (N, Z) of spelt things."""
+        return self._posterior(rows).mean
 
     def labelled(self, path: Path, label: str | None = None) -> Iterator[tuple[Any, str | None]]:
         """The things in a file or folder, with their labels."""
@@ -74,9 +80,8 @@ class Engine:
         """Writes the attribute that leads from one kind of things to another; returns how many it read.
 
         The kinds are two files or folders, or the two labels of one, in the order of their names; `label` is
-        the column of a table that holds them. The attribute is the difference of their mean posterior means,
-        of at most `limit` things each (Larsen et al. 2016; Roberts et al. 2018). Raises `SeqvaeError` where
-        there are not two kinds.
+        the column of a table that holds them. The attribute is fitted (`fit_attribute`) to the posteriors of
+        at most `limit` things each. Raises `SeqvaeError` where there are not two kinds.
         """
         kinds: dict[str, list[Any]] = {}
         for path in files:
@@ -88,17 +93,18 @@ class Engine:
         names = list(kinds) if len(files) > 1 else sorted(kinds)
         held = ", ".join(names[:5]) or "nothing that can be read"
         require(len(names) == 2, f"an attribute leads from one kind to another, and there is {held}")
-        means = [self._means([self.codec.encode(one) for one in kinds[name]]).mean(0) for name in names]
+        both = [self._posterior([self.codec.encode(one) for one in kinds[name]]) for name in names]
         counts = {name: len(kinds[name]) for name in names}
-        save_attribute(out, means[1] - means[0], self.saved, {"counts": counts})
+        save_attribute(out, fit_attribute(*both), self.saved, {"counts": counts})
         return counts
 
-    def _shifted(self, z: Tensor, vector: Tensor, scales: Sequence[float]) -> Tensor:
-        """z (1, Z) moved by the vector (Z,) so often: (scales, Z)."""
+    def _shifted(self, z: Tensor, attribute: Attribute, scales: Sequence[float]) -> Tensor:
+        """z (1, Z) moved to each of the places (scales, Z)."""
         size = self.saved.model.size.latent
-        require(all(map(math.isfinite, scales)), "a vector is added a finite number of times")
-        require(vector.shape == (size,), f"the vector is of another model: this one has {size} dimensions")
-        return z + torch.tensor(scales)[:, None] * vector
+        require(all(map(math.isfinite, scales)), "a scale is a finite number")
+        right = attribute.direction.shape == attribute.axis.shape == (size,)
+        require(right, f"the attribute is of another model: this one has {size} dimensions")
+        return torch.cat([attribute.shift(z, scale) for scale in scales])
 
     def _goals(self, amount: float, n: int, seed: int) -> Tensor:
         """z (n, Z) of new things without conditions, for variations of one."""

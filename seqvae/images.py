@@ -18,7 +18,7 @@ from seqvae.checkpoint import Saved
 from seqvae.codecs import PixelsCodec
 from seqvae.decoding import GREEDY
 from seqvae.engine import NOTHING, Engine, along, require
-from seqvae.latent import slerp
+from seqvae.latent import Attribute, slerp
 from seqvae.song import SeqvaeError
 
 
@@ -89,9 +89,11 @@ class Images(Engine):
                 for picture in pictures.read(file, self.codec.framing):
                     yield picture.image, file.parent.name if path.is_dir() else picture.label
 
-    def shift(self, picture: np.ndarray, vector: Tensor, scales: Sequence[float]) -> list[np.ndarray]:
-        """The picture at z + scale * vector (Z,) for each scale (Larsen et al. 2016).
+    def shift(self, picture: np.ndarray, attribute: Attribute, scales: Sequence[float]) -> list[np.ndarray]:
+        """The picture brought to each scale of the attribute.
 
-        Raises `SeqvaeError` for a vector of another size than this model's.
+        1 is where things of its second kind are on average, -1 those of its first. What is as far already, or
+        further, stays; at 0 everything does.
+        Raises `SeqvaeError` for an attribute of another size than this model's.
         """
-        return self.decode(self._shifted(self.encode([picture]), vector, scales))
+        return self.decode(self._shifted(self.encode([picture]), attribute, scales))

@@ -142,3 +142,37 @@ def fit_succession(z: Tensor, after: Tensor, ridge: float = 1.0) -> Succession:
     factor, spread = (torch.linalg.cholesky(e.T @ e / len(x) + 1e-6 * eye) for e in (residual, y))
     parts = matrix, mean_after - matrix @ mean, factor, mean_after, spread
     return Succession(*(part.float() for part in parts))
+
+
+class Attribute(NamedTuple):
+    """What tells one kind of things from another in the latent space, and the way to the other."""
+
+    direction: Tensor  # (Z,) from the first kind's mean to the second's
+    axis: Tensor  # (Z,) its product with z tells how far along a thing is: it rises by 1 over the direction
+    middle: Tensor  # () that product half way between the means
+
+    def place(self, z: Tensor) -> Tensor:
+        """Where z (N, Z) stand, (N,): -1 is the first kind's mean, 1 the second's."""
+        return 2 * (z @ self.axis - self.middle)
+
+    def shift(self, z: Tensor, goal: float) -> Tensor:
+        """z (N, Z) moved along the direction to the goal; what is there or past it stays, and all do at 0."""
+        short = goal - self.place(z)
+        step = short.clamp(min=0) if goal > 0 else short.clamp(max=0)
+        return z + step[:, None] / 2 * self.direction if goal else z
+
+
+def fit_attribute(first: Posterior, second: Posterior) -> Attribute:
+    """The way from one kind's mean to the other's (Larsen et al. 2016), and Fisher's linear discriminant.
+
+    That is of one covariance of z within both kinds: the means' and, on average, the posteriors' about them.
+    """
+    kinds = [kind.mean.double() for kind in (first, second)]
+    means = [kind.mean(0) for kind in kinds]
+    inner = torch.cat([kind - mean for kind, mean in zip(kinds, means, strict=True)])
+    noise = torch.cat((first.logvar, second.logvar)).double().exp().mean(0)
+    direction = means[1] - means[0]
+    axis = torch.linalg.solve(inner.T @ inner / len(inner) + noise.diag(), direction)
+    axis = axis / (axis @ direction).clamp(min=1e-12)
+    middle = axis @ (means[0] + means[1]) / 2
+    return Attribute(direction.float(), axis.float(), middle.float())

@@ -17,7 +17,7 @@ from seqvae.checkpoint import Saved
 from seqvae.codecs import TextCodec, WordsCodec
 from seqvae.decoding import GREEDY, Beam, Sampling
 from seqvae.engine import NOTHING, Engine, along, require
-from seqvae.latent import slerp
+from seqvae.latent import Attribute, slerp
 from seqvae.song import SeqvaeError
 
 How = Sampling | Beam
@@ -90,10 +90,12 @@ class Sentences(Engine):
                 yield line.text, line.label
 
     def shift(
-        self, text: str, vector: Tensor, scales: Sequence[float], how: How = GREEDY, seed: int = 0
+        self, text: str, attribute: Attribute, scales: Sequence[float], how: How = GREEDY, seed: int = 0
     ) -> list[str]:
-        """The text at z + scale * vector (Z,) for each scale (Bowman et al. 2016; Mikolov et al. 2013).
+        """The text brought to each scale of the attribute.
 
-        Raises `SeqvaeError` for a vector of another size than this model's.
+        1 is where things of its second kind are on average, -1 those of its first. What is as far already, or
+        further, stays; at 0 everything does.
+        Raises `SeqvaeError` for an attribute of another size than this model's.
         """
-        return self.decode(self._shifted(self.encode([text]), vector, scales), how, seed)
+        return self.decode(self._shifted(self.encode([text]), attribute, scales), how, seed)

@@ -16,6 +16,7 @@ from seqvae.codecs import PixelsCodec
 from seqvae.corpus import prepare
 from seqvae.image import ImageSize
 from seqvae.images import Images
+from seqvae.latent import Attribute
 from seqvae.pictures import Framing
 from seqvae.pipeline import Pipeline
 from seqvae.prior import MixturePrior, VampPrior
@@ -224,37 +225,40 @@ def test_pictures_of_another_size_are_brought_to_the_model_s(model: Images, tmp_
 
 
 def test_an_attribute_puts_the_square_there_and_takes_it_away(model: Images, square: Path) -> None:
-    vector = load_attribute(square, model.saved)
+    attribute = load_attribute(square, model.saved)
     expected = model.encode(SQUARED).mean(0) - model.encode(PLAIN).mean(0)
-    torch.testing.assert_close(vector, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(attribute.direction, expected, atol=1e-5, rtol=1e-4)
     for plain, squared in zip(PLAIN[:20], SQUARED[:20], strict=True):
-        there, back = model.shift(plain, vector, (0.0, 0.5, 1.0)), model.shift(squared, vector, (-1.0,))
+        there = model.shift(plain, attribute, (0.0, 0.3, 1.0))
+        back = model.shift(squared, attribute, (-1.0, 0.3))
         assert same(there[:1], model.reconstruct([plain]))
         assert brightness(there[0]) + 30 < brightness(there[1]) < brightness(there[2])
         assert brightness(there[2]) > 128 > brightness(back[0])
+        assert same(back[1:], model.reconstruct([squared]))  # it is further already
     with pytest.raises(SeqvaeError, match="has 6 dimensions"):
-        model.shift(PLAIN[0], torch.zeros(5), (1.0,))
+        model.shift(PLAIN[0], Attribute(torch.zeros(5), torch.zeros(5), torch.zeros(())), (1.0,))
 
 
 def test_folders_and_arrays_teach_the_same_attribute(
     model: Images, square: Path, album: Path, tmp_path: Path
 ) -> None:
-    vector, out = load_attribute(square, model.saved), tmp_path / "deep" / "a.safetensors"
+    known, out = load_attribute(square, model.saved), tmp_path / "deep" / "a.safetensors"
     np.savez(tmp_path / "both.npz", x=np.stack(BOTH * 2), y=["plain", "square"] * 40)
     np.savez(tmp_path / "numbers.npz", images=np.stack(PLAIN + SQUARED), labels=[3] * 160 + [7] * 160)
     two = [album / "plain", album / "square"]
-    for files, counts, sign in (
-        ([album], {"plain": 160, "square": 160}, 1),
-        (two, {str(path): 160 for path in two}, 1),
-        (two[::-1], {str(path): 160 for path in two}, -1),
-        ([tmp_path / "numbers.npz"], {"3": 160, "7": 160}, 1),
+    back = Attribute(-known.direction, -known.axis, -known.middle)
+    for files, counts, expected in (
+        ([album], {"plain": 160, "square": 160}, known),
+        (two, {str(path): 160 for path in two}, known),
+        (two[::-1], {str(path): 160 for path in two}, back),
+        ([tmp_path / "numbers.npz"], {"3": 160, "7": 160}, known),
     ):
         assert model.learn_attribute(files, out) == counts
-        torch.testing.assert_close(load_attribute(out, model.saved), sign * vector, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(load_attribute(out, model.saved), expected, atol=1e-5, rtol=1e-4)
     assert model.learn_attribute([tmp_path / "both.npz"], out) == {"plain": 40, "square": 40}
     assert model.learn_attribute([album], out, limit=3) == {"plain": 3, "square": 3}
     first = model.encode(SQUARED[:3]).mean(0) - model.encode(PLAIN[:3]).mean(0)
-    torch.testing.assert_close(load_attribute(out, model.saved), first, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(load_attribute(out, model.saved).direction, first, atol=1e-5, rtol=1e-4)
 
 
 def test_an_attribute_needs_two_kinds(model: Images, plane: Images, album: Path, tmp_path: Path) -> None:
@@ -476,7 +480,7 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(
 ) -> None:
     picture, out = album / "plain" / "000.png", tmp_path / "new" / "out"
     (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:60])
-    save_attribute(tmp_path / "foreign.safetensors", torch.zeros(2), plane.saved, {})
+    save_attribute(tmp_path / "foreign.safetensors", Attribute(*torch.zeros(3, 2)), plane.saved, {})
     for words, why in (
         (["generate", "-n", 0], "-n"),
         (["reconstruct", tmp_path / "gone.png"], "gone.png: it cannot be read"),

@@ -18,6 +18,7 @@ from seqvae.latent import (
     Succession,
     aggregate_log_density,
     divergences,
+    fit_attribute,
     fit_succession,
     slerp,
 )
@@ -238,3 +239,52 @@ def test_a_succession_without_noise_is_followed_exactly() -> None:
 def test_a_succession_of_few_pairs_still_has_a_factor() -> None:
     found = fit_succession(noise(2, 16), noise(2, 16, seed=1))
     assert all(part.isfinite().all() for part in found)
+
+
+# ------------------------------------------------------------------------------------------ attributes
+
+
+def kinds(count: int = 4000) -> tuple[Posterior, Posterior]:
+    """Means that differ in dimension 0 by 2; what they share varies much in 1, and with it 0 varies too."""
+    eps = noise(2 * count, 3, seed=1)
+    mean = eps * torch.tensor([0.5, 3.0, 0.5])
+    mean[:, 0] += 0.5 * mean[:, 1]
+    mean[count:, 0] += 2
+    logvar = torch.full_like(mean, math.log(0.25))
+    return Posterior(mean[:count], logvar[:count]), Posterior(mean[count:], logvar[count:])
+
+
+def test_the_axis_is_the_linear_discriminant() -> None:
+    """Exact: S^-1 d / (d S^-1 d) of the covariance the means were drawn with and the posteriors' variance."""
+    attribute = fit_attribute(*kinds())
+    weights = torch.diag(torch.tensor([0.5, 3.0, 0.5]))
+    weights[0, 1] = 0.5 * 3.0
+    within = weights @ weights.T + 0.25 * torch.eye(3)
+    direction = torch.tensor([2.0, 0.0, 0.0])
+    exact = torch.linalg.solve(within, direction)
+    torch.testing.assert_close(attribute.direction, direction, atol=0.2, rtol=0)
+    torch.testing.assert_close(attribute.axis, exact / (exact @ direction), atol=0.03, rtol=0)
+    assert attribute.axis @ attribute.direction == pytest.approx(1)
+    first, second = kinds()
+    assert attribute.place(first.mean).mean() == pytest.approx(-1, abs=1e-5)
+    assert attribute.place(second.mean).mean() == pytest.approx(1, abs=1e-5)
+    right = (attribute.place(second.mean) > 0).float().mean()
+    assert right > 0.9 > (second.mean[:, 0] > 1).float().mean()  # what dimension 0 alone tells
+
+
+@pytest.mark.parametrize("goal", [-1.1, -0.2, 0.4, 1.1])
+def test_a_shift_brings_to_a_place_what_is_short_of_it(goal: float) -> None:
+    attribute, z = fit_attribute(*kinds()), torch.cat([kind.mean[:50] for kind in kinds()])
+    before, after = attribute.place(z), attribute.place(attribute.shift(z, goal))
+    short = before < goal if goal > 0 else before > goal
+    assert short.any() and not short.all()
+    torch.testing.assert_close(after[short], torch.full_like(after[short], goal), atol=1e-4, rtol=0)
+    assert torch.equal(attribute.shift(z, goal)[~short], z[~short])
+    moved = attribute.shift(z, goal) - z
+    torch.testing.assert_close(moved, moved[:, :1] / attribute.direction[0] * attribute.direction)
+
+
+def test_nothing_moves_at_scale_0_nor_where_the_kinds_are_one() -> None:
+    first, second = kinds(50)
+    assert torch.equal(fit_attribute(first, second).shift(first.mean, 0.0), first.mean)
+    assert torch.equal(fit_attribute(first, first).shift(second.mean, 1.0), second.mean)

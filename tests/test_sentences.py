@@ -14,7 +14,7 @@ from seqvae.codecs import PiecesCodec, TextCodec, WordsCodec
 from seqvae.corpus import collate
 from seqvae.decoding import GREEDY, Beam, Sampling
 from seqvae.engine import PRETRAINED
-from seqvae.latent import Mixture
+from seqvae.latent import Attribute, Mixture
 from seqvae.melodies import Melodies
 from seqvae.model import Size
 from seqvae.pipeline import Pipeline
@@ -108,18 +108,19 @@ def test_an_attribute_turns_one_kind_into_the_other(model: Sentences, tmp_path: 
     out = tmp_path / "likes.safetensors"
     files = tmp_path / "hates.txt", tmp_path / "likes.csv"
     assert model.learn_attribute(files, out) == {str(files[0]): 9, str(files[1]): 9}
-    vector = load_attribute(out, model.saved)
+    attribute = load_attribute(out, model.saved)
     expected = model.encode(LIKES).mean(0) - model.encode(HATES).mean(0)
-    torch.testing.assert_close(vector, expected, atol=1e-5, rtol=1e-4)
-    shifted = [model.shift(text, vector, (0.0, 1.5)) for text in HATES]
-    assert [pair[0] for pair in shifted] == HATES
-    assert sum("likes" in pair[1] for pair in shifted) >= 7
+    torch.testing.assert_close(attribute.direction, expected, atol=1e-5, rtol=1e-4)
+    shifted = [model.shift(text, attribute, (-0.5, 0.0, 1.5)) for text in HATES]
+    assert sum(three[0] == text for three, text in zip(shifted, HATES, strict=True)) >= 7
+    assert [three[1] for three in shifted] == HATES
+    assert sum("likes" in three[2] for three in shifted) >= 7
     with pytest.raises(SeqvaeError, match="has 8 dimensions"):
-        model.shift(HATES[0], torch.zeros(5), (1.0,))
+        model.shift(HATES[0], Attribute(torch.zeros(5), torch.zeros(5), torch.zeros(())), (1.0,))
     labelled = "".join(f"{'x' if text in HATES else 'y'}\t{text}\n" for text in TEXTS)
     (tmp_path / "both.tsv").write_text("class\ttext\n" + labelled, encoding="utf-8")
     assert model.learn_attribute([tmp_path / "both.tsv"], out) == {"x": 9, "y": 9}
-    torch.testing.assert_close(load_attribute(out, model.saved), vector, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(load_attribute(out, model.saved), attribute, atol=1e-5, rtol=1e-4)
     assert model.learn_attribute([tmp_path / "both.tsv"], out, "class", limit=4) == {"x": 4, "y": 4}
 
 

@@ -48,8 +48,8 @@ def shift(what: str, model: str, attribute: Path, scales: Sequence[float], out: 
     from seqvae.checkpoint import load_attribute
 
     pipeline = opened(model)
-    given, vector = pipeline.read(what), load_attribute(attribute, pipeline.saved)
-    made = pipeline.shift(given, vector, scales)
+    given = pipeline.read(what)
+    made = pipeline.shift(given, load_attribute(attribute, pipeline.saved), scales)
     names = [f"{Path(what).stem}.at{scale:+g}" for scale in scales]
     show(names, made, [[given, *made]], out)
 

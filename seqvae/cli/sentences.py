@@ -61,8 +61,7 @@ def shift(
 
     how = strategy(0.0, 0, 1.0, beam, length_penalty)
     pipeline = opened(model)
-    vector = load_attribute(attribute, pipeline.saved)
-    texts = pipeline.shift(what, vector, scales, how)
+    texts = pipeline.shift(what, load_attribute(attribute, pipeline.saved), scales, how)
     show(("scale", "text"), list(zip(scales, texts, strict=True)), out, pipeline.notices([what]))
 
 

@@ -116,7 +116,7 @@ def models(as_json: bool) -> None:
 
 @click.group()
 def attributes() -> None:
-    """Learn directions of the latent space from labelled texts or pictures."""
+    """Learn ways through the latent space from labelled texts or pictures."""
 
 
 @attributes.command()
@@ -128,7 +128,7 @@ def attributes() -> None:
     "--limit", type=click.IntRange(1), default=20_000, show_default=True, help="Things of each kind."
 )
 def learn(files: tuple[Path, ...], label: str | None, model: str, out: Path, limit: int) -> None:
-    """From two files of texts the vector from the one kind to the other; or from one file with two labels.
+    """From two files of texts what leads from the one kind to the other; or from one file with two labels.
 
     Pictures are read from folders, whose names label what is in them, or .npz files.
     """

@@ -185,7 +185,7 @@ vary = verb(
 )
 shift = verb(
     "shift",
-    "Move a sentence or a picture along an attribute that `seqvae attributes learn` made.",
+    "Bring a sentence or a picture to places of an attribute that `seqvae attributes learn` made.",
     [
         click.Argument(["what"], metavar="TEXT|PICTURE"),
         MODEL,
@@ -196,7 +196,7 @@ shift = verb(
             multiple=True,
             default=(-1.0, -0.5, 0.0, 0.5, 1.0),
             show_default=True,
-            help="How far; again for several.  1 is from one kind of text to the other.",
+            help="How far; again for several.  1 is where the second kind is on average, -1 the first.",
         ),
         *SEARCHED,
         click.Option(["-o", "--out"], type=FILE, help="Text: a .txt or .jsonl file. Pictures: a folder."),
