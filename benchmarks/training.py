@@ -2,11 +2,11 @@
 
     python benchmarks/training.py CORPUS [RECIPE]
 
-One thread, float32, the recipe's sizes (`melody`, or `ptb` for text), the same batches for all. The bare
-loop holds the same
-layers as nn.LSTM, nn.Linear and nn.Embedding with torch.optim.Adam and no framework around it. The limit is
-the step's matrix products alone: for each product of the forward pass the two of the backward pass as well.
-Medians of 7 rounds of 10 batches. Fill is the share of an epoch's batch cells that hold real tokens.
+One thread, float32, the recipe's sizes (`melody`, `ptb` for text, `pictures`), the same batches for all. The
+bare loop holds the same layers as nn.LSTM, nn.Linear, nn.Embedding and nn.Conv2d with torch.optim.Adam and
+no framework around it. Of sequences the limit is the step's matrix products alone, for each product of the
+forward pass the two of the backward pass as well, and fill the share of an epoch's batch cells that hold
+real tokens. Medians of 7 rounds of 10 batches.
 """
 
 import statistics
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from seqvae.checkpoint import build_model
 from seqvae.corpus import Batch, Corpus
+from seqvae.image import ImageVAE
 from seqvae.likelihood import sequence_nll
 from seqvae.model import SequenceVAE
 from seqvae.networks import START
@@ -101,10 +102,32 @@ def bare_step(model: SequenceVAE, optimizer: torch.optim.Optimizer, recipe: Reci
     if model.streams[0].kind == "increasing":
         before = torch.cat((steps.new_full((len(steps), 1), -1), steps[:, :-1, 0]), 1)
         logits[0] = logits[0].masked_fill(torch.arange(sizes[0]) <= before[..., None], -1e4)
+    descend(model, optimizer, recipe, sequence_nll(logits, steps, lengths), mu, logvar)
+
+
+def bare_picture_step(
+    model: ImageVAE, optimizer: torch.optim.Optimizer, recipe: Recipe, batch: Batch
+) -> None:
+    """The same for pictures, each pixel a Bernoulli."""
+    x = torch.from_numpy(batch.steps).transpose(1, 2).reshape(-1, *model.shape) / 255
+    summary = model.trunk(x)
+    mu, logvar = model.mean(summary), model.logvar(summary)
+    found = model.decoder(mu + (0.5 * logvar).exp() * torch.randn_like(mu)).view_as(x)
+    nll = F.binary_cross_entropy_with_logits(found, x, reduction="none").flatten(1).sum(1)
+    descend(model, optimizer, recipe, nll, mu, logvar)
+
+
+def descend(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    nll: torch.Tensor,
+    mu: torch.Tensor,
+    logvar: torch.Tensor,
+) -> None:
     kl = 0.5 * (mu.square() + logvar.expm1() - logvar).sum(1)
-    loss = (sequence_nll(logits, steps, lengths) + recipe.objective.beta * kl).mean()
     optimizer.zero_grad()
-    loss.backward()
+    (nll + recipe.objective.beta * kl).mean().backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     optimizer.step()
 
@@ -116,16 +139,16 @@ def main() -> None:
         run = Run(corpus, recipe, Path(folder), None)
     bare = build_model(corpus.codec, recipe.size)
     optimizer = torch.optim.Adam(bare.parameters(), recipe.learning_rate, betas=(0.9, 0.99))
-    room = [torch.empty(0)] * 3
-    source = run.batches()
-    took: dict[str, list[float]] = {"ours": [], "bare": [], "limit": []}
+    room, source = [torch.empty(0)] * 3, run.batches()
+    jobs = {"ours": run.update}
+    if isinstance(bare, ImageVAE):
+        jobs["bare"] = lambda batch: bare_picture_step(bare, optimizer, recipe, batch)
+    else:
+        jobs["bare"] = lambda batch: bare_step(bare, optimizer, recipe, batch)
+        jobs["limit"] = lambda batch: multiply(products(bare, batch), room)
+    took: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(ROUNDS + 1):
         batches = [next(source) for _ in range(BATCHES)]
-        jobs = {
-            "ours": lambda batch: run.update(batch),
-            "bare": lambda batch: bare_step(bare, optimizer, recipe, batch),
-            "limit": lambda batch: multiply(products(bare, batch), room),
-        }
         times = dict.fromkeys(jobs, 0.0)
         for batch in batches:  # interleaved batch by batch, so that a drifting clock hits all alike
             for name, job in jobs.items():
@@ -134,12 +157,13 @@ def main() -> None:
                 times[name] += time.perf_counter() - start
         for name, value in times.items():
             took[name].append(value)
-    ours, other, limit = (statistics.median(values[1:]) for values in took.values())
+    each = {name: statistics.median(values[1:]) / BATCHES * 1e3 for name, values in took.items()}
     ratio = statistics.median(b / a for a, b in zip(took["ours"][1:], took["bare"][1:], strict=True))
-    print(f"ms a step: ours {ours / BATCHES * 1e3:.0f}, bare nn.LSTM {other / BATCHES * 1e3:.0f}, ", end="")
-    print(f"matrix products {limit / BATCHES * 1e3:.0f}")
-    print(f"of the limit {limit / ours:.2f}; of the bare loop's speed {ratio:.2f} (median of {ROUNDS} pairs)")
-    print(f"fill {corpus.fill('train', recipe.batch_size):.3f}")
+    print("ms a step:", ", ".join(f"{name} {value:.0f}" for name, value in each.items()))
+    print(f"of the bare loop's speed {ratio:.2f} (median of {ROUNDS} pairs)")
+    if "limit" in each:
+        print(f"of the limit, its matrix products, {each['limit'] / each['ours']:.2f}")
+        print(f"fill {corpus.fill('train', recipe.batch_size):.3f}")
 
 
 if __name__ == "__main__":
