@@ -7,7 +7,7 @@ ptb.test.txt --codec words --vocabulary 10000 -o CORPUS`). Every run has the siz
 learning rate of the `ptb` recipe, seed 0, EPOCHS epochs (5) of steps and no remedy but its own. It goes on
 where it was when it is started again; OUT holds the runs, and figures.json what is printed. Figures are of
 the test split: -ELBO, KL, MI and active units of all sentences, the importance-weighted nll (500 samples) of
-500 fixed ones; nats a sentence. Time is of the training, with all its evaluations.
+500 fixed ones; nats a sentence. Minutes are of the CPU, training with all its evaluations.
 """
 
 import sys

@@ -21,14 +21,17 @@ def fill(
     runs: dict[str, Settings],
     measure: Callable[[Path, Corpus], dict[str, float]],
 ) -> None:
-    """Trains and measures every run unless `out` holds its figures; it goes on where it was."""
+    """Trains and measures every run unless `out` holds its figures; it goes on where it was.
+
+    Minutes are of the CPU, all threads together, so that other work beside does not count.
+    """
     corpus, kept = Corpus.open(source), out / "figures.json"
     table: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
     for name, settings in runs.items():
         if name not in table:
-            start = time.perf_counter()
+            start = time.process_time()
             best = train(source, recipe, out / re.sub(r"\W+", "-", name), settings, resume=True)
-            table[name] = {"minutes": (time.perf_counter() - start) / 60} | measure(best, corpus)
+            table[name] = {"minutes": (time.process_time() - start) / 60} | measure(best, corpus)
             kept.write_text(json.dumps(table, indent=1))
         row = table[name]
         cells = [row["nll"] + row["kl"], row["iw_nll"], row["kl"], row["mi"]]
