@@ -52,13 +52,18 @@ class LinearCategorical(torch.autograd.Function):
         nll = torch.empty(len(layer), device=layer.device)
         learns = any(ctx.needs_input_grad)
         slope = torch.empty(len(layer) if learns else 0, len(weight), dtype=kind, device=layer.device)
+        # One room for all: at this size a fresh one costs as much as what is done with it
+        scores = torch.empty(ROWS, len(weight), dtype=kind, device=layer.device)
+        room = torch.empty(ROWS, len(weight), device=layer.device)
         for start in range(0, len(layer), ROWS):
             part = slice(start, start + ROWS)
-            found = torch.addmm(bias, layer[part], weight.T).float().log_softmax(1)
-            own = target[part, None]
-            nll[part] = -found.gather(1, own)[:, 0]
+            own, rows = target[part, None], len(target[part])
+            found = room[:rows].copy_(torch.addmm(bias, layer[part], weight.T, out=scores[:rows]))
+            top, score = found.amax(1), found.gather(1, own)[:, 0]
+            torch.softmax(found, 1, out=found)
+            nll[part] = top - found.amax(1).log() - score  # the greatest share is never 0
             if learns:
-                slope[part] = found.exp_().scatter_add_(1, own, found.new_full(own.shape, -1))
+                slope[part] = found.scatter_add_(1, own, found.new_full(own.shape, -1))
         if learns:
             ctx.save_for_backward(layer, weight, slope)
         return nll
