@@ -43,8 +43,7 @@ class Judge(nn.Module):
         self.sizes = [2, *map(len, PARTS_SEEN.values())]
         layers: list[nn.Module] = []
         for before, after in ((3, 32), (32, 64), (64, 128)):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
-            layers += [nn.Conv2d(after, after, 3, padding=1, stride=2), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(2048, sum(self.sizes)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

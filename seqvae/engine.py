@@ -102,8 +102,10 @@ class Engine:
         """z (1, Z) moved to each of the places (scales, Z)."""
         size = self.saved.model.size.latent
         require(all(map(math.isfinite, scales)), "a scale is a finite number")
-        right = attribute.direction.shape == attribute.axis.shape == (size,)
-        require(right, f"the attribute is of another model: this one has {size} dimensions")
+        require(
+            attribute.axis.shape == (size,),
+            f"the attribute is of another model: this one has {size} dimensions",
+        )
         return torch.cat([attribute.shift(z, scale) for scale in scales])
 
     def _goals(self, amount: float, n: int, seed: int) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from seqvae.objective import Posterior
 
+HALVED = 0.5  # a spread that another kind of things has less of than this share of counts as lacking
+
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     """Spherical interpolation (..., Z) at t in 0..1 (White 2016): angle and norm move evenly from a to b.
@@ -147,32 +149,65 @@ def fit_succession(z: Tensor, after: Tensor, ridge: float = 1.0) -> Succession:
 class Attribute(NamedTuple):
     """What tells one kind of things from another in the latent space, and the way to the other."""
 
-    direction: Tensor  # (Z,) from the first kind's mean to the second's
-    axis: Tensor  # (Z,) its product with z tells how far along a thing is: it rises by 1 over the direction
-    middle: Tensor  # () that product half way between the means
+    means: Tensor  # (2, Z) of the first kind and the second
+    axis: Tensor  # (Z,) its product with z tells how far along a thing is; from mean to mean it rises by 1
+    maps: Tensor  # (2, Z, Z) take from a kind, about its mean, the spread that the other kind lacks
 
     def place(self, z: Tensor) -> Tensor:
         """Where z (N, Z) stand, (N,): -1 is the first kind's mean, 1 the second's."""
-        return 2 * (z @ self.axis - self.middle)
+        return 2 * (z - self.means.mean(0)) @ self.axis
 
     def shift(self, z: Tensor, goal: float) -> Tensor:
-        """z (N, Z) moved along the direction to the goal; what is there or past it stays, and all do at 0."""
-        short = goal - self.place(z)
-        step = short.clamp(min=0) if goal > 0 else short.clamp(max=0)
-        return z + step[:, None] / 2 * self.direction if goal else z
+        """z (N, Z) brought to the goal; what is there or past it stays, and everything does at 0.
+
+        What the kind it comes from has and the other lacks, the sort of glasses where these come off, goes by
+        the share of the way between the kinds that z is short of the goal; then z moves along the means.
+        """
+        source, toward = (0, 1.0) if goal > 0 else (1, -1.0)
+        if not goal:
+            return z
+        share = (toward * (goal - self.place(z)) / 2).clamp(0, 1)[:, None]
+        own = z - self.means[source]
+        z = z + share * (own @ self.maps[source] - own)
+        short = (toward * (goal - self.place(z))).clamp(min=0)[:, None] / 2
+        return z + toward * short * (self.means[1] - self.means[0])
 
 
 def fit_attribute(first: Posterior, second: Posterior) -> Attribute:
-    """The way from one kind's mean to the other's (Larsen et al. 2016), and Fisher's linear discriminant.
+    """The way from one kind's mean to the other's (Larsen et al. 2016), Fisher's linear discriminant, maps.
 
-    That is of one covariance of z within both kinds: the means' and, on average, the posteriors' about them.
+    Each kind is a Gaussian: the means' covariance and, on average, the posteriors' about them, shrunk
+    towards that of both the more the fewer there are. A map is what the optimal transport from one to the
+    other (Dowson & Landau 1982) does to the directions whose spread it more than halves.
     """
     kinds = [kind.mean.double() for kind in (first, second)]
-    means = [kind.mean(0) for kind in kinds]
-    inner = torch.cat([kind - mean for kind, mean in zip(kinds, means, strict=True)])
-    noise = torch.cat((first.logvar, second.logvar)).double().exp().mean(0)
+    means = torch.stack([kind.mean(0) for kind in kinds])
+    spreads = [
+        torch.cov(kind.T, correction=0) + posterior.logvar.double().exp().mean(0).diag()
+        for kind, posterior in zip(kinds, (first, second), strict=True)
+    ]
+    counts = [len(kind) for kind in kinds]
+    both = (counts[0] * spreads[0] + counts[1] * spreads[1]) / sum(counts)
+    size = len(both)
+    spreads = [
+        (count * own + size * both) / (count + size) for count, own in zip(counts, spreads, strict=True)
+    ]
     direction = means[1] - means[0]
-    axis = torch.linalg.solve(inner.T @ inner / len(inner) + noise.diag(), direction)
+    axis = torch.linalg.solve(both, direction)
     axis = axis / (axis @ direction).clamp(min=1e-12)
-    middle = axis @ (means[0] + means[1]) / 2
-    return Attribute(direction.float(), axis.float(), middle.float())
+    maps = torch.stack([contraction(*spreads), contraction(*spreads[::-1])])
+    return Attribute(means.float(), axis.float(), maps.float())
+
+
+def contraction(spread: Tensor, other: Tensor) -> Tensor:
+    """The symmetric map (Z, Z) from a Gaussian's covariance to another's, but for what it does not halve."""
+    root, back = power(spread, 0.5), power(spread, -0.5)
+    scales, axes = torch.linalg.eigh(back @ power(root @ other @ root, 0.5) @ back)
+    scales = torch.where(scales < HALVED, scales, 1.0)
+    return axes * scales @ axes.T
+
+
+def power(matrix: Tensor, exponent: float) -> Tensor:
+    """Of a positive definite matrix (Z, Z)."""
+    values, axes = torch.linalg.eigh(matrix)
+    return axes * values.clamp(min=1e-12) ** exponent @ axes.T

@@ -12,6 +12,7 @@ from torch import Tensor  # noqa: E402
 from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 
 from seqvae.codecs import NotesCodec  # noqa: E402
+from seqvae.latent import Attribute  # noqa: E402
 from seqvae.model import SequenceVAE, Size  # noqa: E402
 from seqvae.song import Metre, Note, Phrase  # noqa: E402
 
@@ -61,3 +62,8 @@ def batch(codec: NotesCodec, phrases: list[Phrase]) -> tuple[Tensor, Tensor, Ten
     steps = pad_sequence([torch.from_numpy(row.steps).long() for row in rows], batch_first=True)
     conditions = torch.from_numpy(np.stack([row.condition for row in rows])).long()
     return steps, torch.tensor([len(row.steps) for row in rows]), conditions
+
+
+def nowhere(size: int) -> Attribute:
+    """An attribute of that many dimensions that moves nothing."""
+    return Attribute(torch.zeros(2, size), torch.zeros(size), torch.zeros(2, size, size))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from conftest import nowhere
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -241,7 +242,7 @@ def test_the_embedded_digits_are_digits() -> None:
 def test_an_attribute_puts_the_square_there_and_takes_it_away(model: Images, square: Path) -> None:
     attribute = load_attribute(square, model.saved)
     expected = model.encode(SQUARED).mean(0) - model.encode(PLAIN).mean(0)
-    torch.testing.assert_close(attribute.direction, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(attribute.means[1] - attribute.means[0], expected, atol=1e-5, rtol=1e-4)
     for plain, squared in zip(PLAIN[:20], SQUARED[:20], strict=True):
         there = model.shift(plain, attribute, (0.0, 0.3, 1.0))
         back = model.shift(squared, attribute, (-1.0, 0.3))
@@ -250,7 +251,7 @@ def test_an_attribute_puts_the_square_there_and_takes_it_away(model: Images, squ
         assert brightness(there[2]) > 128 > brightness(back[0])
         assert same(back[1:], model.reconstruct([squared]))  # it is further already
     with pytest.raises(SeqvaeError, match="has 6 dimensions"):
-        model.shift(PLAIN[0], Attribute(torch.zeros(5), torch.zeros(5), torch.zeros(())), (1.0,))
+        model.shift(PLAIN[0], nowhere(5), (1.0,))
 
 
 def test_folders_and_arrays_teach_the_same_attribute(
@@ -260,7 +261,7 @@ def test_folders_and_arrays_teach_the_same_attribute(
     np.savez(tmp_path / "both.npz", x=np.stack(BOTH * 2), y=["plain", "square"] * 40)
     np.savez(tmp_path / "numbers.npz", images=np.stack(PLAIN + SQUARED), labels=[3] * 160 + [7] * 160)
     two = [album / "plain", album / "square"]
-    back = Attribute(-known.direction, -known.axis, -known.middle)
+    back = Attribute(known.means.flip(0), -known.axis, known.maps.flip(0))
     for files, counts, expected in (
         ([album], {"plain": 160, "square": 160}, known),
         (two, {str(path): 160 for path in two}, known),
@@ -272,7 +273,8 @@ def test_folders_and_arrays_teach_the_same_attribute(
     assert model.learn_attribute([tmp_path / "both.npz"], out) == {"plain": 40, "square": 40}
     assert model.learn_attribute([album], out, limit=3) == {"plain": 3, "square": 3}
     first = model.encode(SQUARED[:3]).mean(0) - model.encode(PLAIN[:3]).mean(0)
-    torch.testing.assert_close(load_attribute(out, model.saved).direction, first, atol=1e-5, rtol=1e-4)
+    few = load_attribute(out, model.saved).means
+    torch.testing.assert_close(few[1] - few[0], first, atol=1e-5, rtol=1e-4)
 
 
 def test_an_attribute_needs_two_kinds(model: Images, plane: Images, album: Path, tmp_path: Path) -> None:
@@ -494,7 +496,7 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(
 ) -> None:
     picture, out = album / "plain" / "000.png", tmp_path / "new" / "out"
     (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:60])
-    save_attribute(tmp_path / "foreign.safetensors", Attribute(*torch.zeros(3, 2)), plane.saved, {})
+    save_attribute(tmp_path / "foreign.safetensors", nowhere(2), plane.saved, {})
     for words, why in (
         (["generate", "-n", 0], "-n"),
         (["reconstruct", tmp_path / "gone.png"], "gone.png: it cannot be read"),

@@ -244,12 +244,16 @@ def test_a_succession_of_few_pairs_still_has_a_factor() -> None:
 # ------------------------------------------------------------------------------------------ attributes
 
 
-def kinds(count: int = 4000) -> tuple[Posterior, Posterior]:
-    """Means that differ in dimension 0 by 2; what they share varies much in 1, and with it 0 varies too."""
+def kinds(count: int = 4000, extra: float = 0.5) -> tuple[Posterior, Posterior]:
+    """Means that differ in dimension 0 by 2; what they share varies much in 1, and with it 0 varies too.
+
+    Of the second kind dimension 2 has the standard deviation `extra`, of the first 0.5.
+    """
     eps = noise(2 * count, 3, seed=1)
     mean = eps * torch.tensor([0.5, 3.0, 0.5])
     mean[:, 0] += 0.5 * mean[:, 1]
     mean[count:, 0] += 2
+    mean[count:, 2] *= extra / 0.5
     logvar = torch.full_like(mean, math.log(0.25))
     return Posterior(mean[:count], logvar[:count]), Posterior(mean[count:], logvar[count:])
 
@@ -262,9 +266,10 @@ def test_the_axis_is_the_linear_discriminant() -> None:
     within = weights @ weights.T + 0.25 * torch.eye(3)
     direction = torch.tensor([2.0, 0.0, 0.0])
     exact = torch.linalg.solve(within, direction)
-    torch.testing.assert_close(attribute.direction, direction, atol=0.2, rtol=0)
+    found = attribute.means[1] - attribute.means[0]
+    torch.testing.assert_close(found, direction, atol=0.2, rtol=0)
     torch.testing.assert_close(attribute.axis, exact / (exact @ direction), atol=0.03, rtol=0)
-    assert attribute.axis @ attribute.direction == pytest.approx(1)
+    assert attribute.axis @ found == pytest.approx(1)
     first, second = kinds()
     assert attribute.place(first.mean).mean() == pytest.approx(-1, abs=1e-5)
     assert attribute.place(second.mean).mean() == pytest.approx(1, abs=1e-5)
@@ -275,16 +280,39 @@ def test_the_axis_is_the_linear_discriminant() -> None:
 @pytest.mark.parametrize("goal", [-1.1, -0.2, 0.4, 1.1])
 def test_a_shift_brings_to_a_place_what_is_short_of_it(goal: float) -> None:
     attribute, z = fit_attribute(*kinds()), torch.cat([kind.mean[:50] for kind in kinds()])
-    before, after = attribute.place(z), attribute.place(attribute.shift(z, goal))
+    before, moved = attribute.place(z), attribute.shift(z, goal)
     short = before < goal if goal > 0 else before > goal
     assert short.any() and not short.all()
-    torch.testing.assert_close(after[short], torch.full_like(after[short], goal), atol=1e-4, rtol=0)
-    assert torch.equal(attribute.shift(z, goal)[~short], z[~short])
-    moved = attribute.shift(z, goal) - z
-    torch.testing.assert_close(moved, moved[:, :1] / attribute.direction[0] * attribute.direction)
+    torch.testing.assert_close(attribute.place(moved)[short], torch.full((len(z),), goal)[short])
+    assert torch.equal(moved[~short], z[~short])
+    direction = attribute.means[1] - attribute.means[0]  # kinds of one spread differ in nothing else
+    step = moved - z
+    torch.testing.assert_close(step, step[:, :1] / direction[0] * direction, atol=1e-5, rtol=1e-4)
+
+
+def test_a_shift_takes_away_what_only_one_kind_has() -> None:
+    """All of it from twice the spread on, none of it on the way to the kind that has it."""
+    first, second = kinds(extra=4.0)
+    attribute = fit_attribute(first, second)
+    there, back = attribute.shift(first.mean, 1.0), attribute.shift(second.mean, -3.0)
+    torch.testing.assert_close(there[:, 2].std(), first.mean[:, 2].std(), atol=0.02, rtol=0)
+    share = math.sqrt((0.25 + 0.25) / (16 + 0.25))  # exact: of the posteriors' spreads with their noise
+    assert (back[:, 2].std() / second.mean[:, 2].std()).item() == pytest.approx(share, rel=0.05)
+    torch.testing.assert_close(back[:, 1], second.mean[:, 1], atol=0.1, rtol=0.02)
+    part = attribute.shift(second.mean, -0.5)[:, 2].std()  # some are nearer than the whole way
+    assert back[:, 2].std() < part < second.mean[:, 2].std()
+    mild = fit_attribute(*kinds(extra=0.9))
+    assert torch.allclose(mild.maps, torch.eye(3), atol=1e-5)
+
+
+def test_few_things_share_one_covariance() -> None:
+    """Three of a kind vary in two dimensions at most: their maps are nearly none all the same."""
+    z = noise(6, 40, seed=5)
+    few = (Posterior(part, torch.full_like(part, -8.0)) for part in z.split(3))
+    assert torch.allclose(fit_attribute(*few).maps, torch.eye(40), atol=1e-5)
 
 
 def test_nothing_moves_at_scale_0_nor_where_the_kinds_are_one() -> None:
     first, second = kinds(50)
     assert torch.equal(fit_attribute(first, second).shift(first.mean, 0.0), first.mean)
-    assert torch.equal(fit_attribute(first, first).shift(second.mean, 1.0), second.mean)
+    assert torch.allclose(fit_attribute(first, first).shift(second.mean, 1.0), second.mean, atol=1e-5)
