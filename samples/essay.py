@@ -78,19 +78,17 @@ def walk() -> None:
 
 
 def glasses() -> None:
-    size = {"widths": "32,64,128", "likelihood": "gaussian", "steps": "4000"}  # half an hour of one core
-    if not (ROOM / "avatars" / "corpus.json").exists():
-        prepare("avatars", ROOM / "avatars", codec=Framing(32, 32, 3), count=10_000)
-    model = Pipeline.from_pretrained(train(ROOM / "avatars", "pictures", ROOM / "faces", size, resume=True))
+    model = Pipeline.from_pretrained("avatars")
     kinds = [[image for image, _ in avatars(1000, 1, 32, worn)] for worn in (False, True)]
+    ROOM.mkdir(exist_ok=True)
     np.savez(ROOM / "kinds.npz", x=np.stack(kinds[0] + kinds[1]), y=["bare"] * 1000 + ["glasses"] * 1000)
     model.learn_attribute([ROOM / "kinds.npz"], ROOM / "glasses.safetensors")
     attribute = load_attribute(ROOM / "glasses.safetensors", model.saved)
-    rows, titles, scales = [], [], (-1.0, 0.0, 0.5, 1.0, 1.5)
+    rows, titles, scales = [], [], (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
     for worn in (False, True):
         for image, _ in list(avatars(4, 2, 32, worn)):
-            signs = [scale if not worn else -scale for scale in scales]
-            rows.append([image, *model.shift(image, attribute, signs)])
+            places = [-scale if worn else scale for scale in scales]
+            rows.append([image, *model.shift(image, attribute, places)])
             titles.append("taken away" if worn else "added")
     gallery.grid(rows, OUT / "glasses.png", titles, ["the face", *(f"{scale:g}" for scale in scales)])
 
