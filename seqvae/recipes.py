@@ -93,7 +93,7 @@ RECIPES = {
     "ptb": Recipe(
         about="the benchmark of text VAEs: words of the Penn Treebank, embedding and LSTMs of 256, z of 32",
         size=Size(embedding=(256,), encoder=256, decoder=256, head=256, latent=32),
-        objective=Elbo(beta=1.0, warmup=6_500, free_bits=6.0, free_over="dimension"),
+        objective=Elbo(beta=1.0, warmup=1_300, free_bits=5.5, free_over="dimension"),
         batch_size=64,
         steps=16_500,
         learning_rate=1.5e-3,
