@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqvae.objective import Posterior
 
-HALVED = 0.5  # a spread that another kind of things has less of than this share of counts as lacking
+HALVED = 0.5**0.5  # a kind lacks a spread of which it has less than this share: half the variance
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
@@ -178,7 +178,7 @@ def fit_attribute(first: Posterior, second: Posterior) -> Attribute:
 
     Each kind is a Gaussian: the means' covariance and, on average, the posteriors' about them, shrunk
     towards that of both the more the fewer there are. A map is what the optimal transport from one to the
-    other (Dowson & Landau 1982) does to the directions whose spread it more than halves.
+    other (Dowson & Landau 1982) does to the directions whose variance it more than halves.
     """
     kinds = [kind.mean.double() for kind in (first, second)]
     means = torch.stack([kind.mean(0) for kind in kinds])
