@@ -26,7 +26,7 @@ from seqvae.checkpoint import load_attribute
 from seqvae.metrics import text
 from seqvae.pipeline import Pipeline
 
-SCALES, TESTED, BUCKETS = (0.0, 0.5, 1.0, 1.5, 2.0), 500, 2**18
+SCALES, TESTED, BUCKETS = (0.0, 1.0, 2.0, 2.8, 3.5), 500, 2**18
 
 
 def split(negative: str, positive: str, out: str) -> None:

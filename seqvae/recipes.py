@@ -73,11 +73,12 @@ RECIPES = {
     ),
     "sentences": Recipe(
         about="short sentences in pieces of words; beta rises all the way",
-        size=Size(embedding=(256,), encoder=256, decoder=384, head=256, latent=96),
-        objective=Elbo(beta=0.25, warmup=12_000),
-        steps=12_000,
-        learning_rate=1.5e-3,
-        word_dropout=0.3,
+        size=Size(embedding=(256,), encoder=256, decoder=448, head=256, latent=64, shared=True),
+        objective=Elbo(beta=0.35, warmup=10_000),
+        steps=10_000,
+        learning_rate=2e-3,
+        dropout=0.1,
+        word_dropout=0.25,
         precision="bf16",
     ),
     "text": Recipe(
