@@ -13,15 +13,12 @@ with the corpus.
 """
 
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqvae.checkpoint import load_attribute
 from seqvae.pictures import PARTS, avatars
 from seqvae.pipeline import Pipeline
 
@@ -94,12 +91,7 @@ def main() -> None:
     torch.manual_seed(0)
     model, judge = Pipeline.from_pretrained(sys.argv[1]), Judge()
     judge.learn(*labelled(list(avatars(KNOWN, SEEDS["judge"], SIDE))))
-    with tempfile.TemporaryDirectory() as room:
-        kinds, place = drawn("attribute", SHOWN), Path(room) / "glasses.safetensors"
-        images = np.stack([image for kind in kinds for image, _ in kind])
-        np.savez(Path(room) / "kinds.npz", x=images, y=["bare"] * SHOWN + ["glasses"] * SHOWN)
-        model.learn_attribute([Path(room) / "kinds.npz"], place)
-        attribute = load_attribute(place, model.saved)
+    attribute = model.attribute(*([image for image, _ in kind] for kind in drawn("attribute", SHOWN)))
     print("               glasses  hair  hair colour  skin")
     tried = [labelled(kind) for kind in drawn("tried", TRIED)]
     for name, (images, labels) in zip(("bare", "worn"), tried, strict=True):

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from seqvae import gallery
-from seqvae.checkpoint import load_attribute
 from seqvae.corpus import Corpus, prepare
 from seqvae.evaluation import held, posteriors
 from seqvae.pictures import Framing, avatars
@@ -79,14 +78,12 @@ def walk() -> None:
 
 def glasses() -> None:
     model = Pipeline.from_pretrained("avatars")
-    kinds = [[image for image, _ in avatars(1000, 1, 32, worn)] for worn in (False, True)]
-    ROOM.mkdir(exist_ok=True)
-    np.savez(ROOM / "kinds.npz", x=np.stack(kinds[0] + kinds[1]), y=["bare"] * 1000 + ["glasses"] * 1000)
-    model.learn_attribute([ROOM / "kinds.npz"], ROOM / "glasses.safetensors")
-    attribute = load_attribute(ROOM / "glasses.safetensors", model.saved)
+    side = model.codec.height
+    kinds = [[image for image, _ in avatars(1000, 1, side, worn)] for worn in (False, True)]
+    attribute = model.attribute(*kinds)
     rows, titles, scales = [], [], (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
     for worn in (False, True):
-        for image, _ in list(avatars(4, 2, 32, worn)):
+        for image, _ in list(avatars(4, 2, side, worn)):
             places = [-scale if worn else scale for scale in scales]
             rows.append([image, *model.shift(image, attribute, places)])
             titles.append("taken away" if worn else "added")

@@ -80,8 +80,8 @@ class Engine:
         """Writes the attribute that leads from one kind of things to another; returns how many it read.
 
         The kinds are two files or folders, or the two labels of one, in the order of their names; `label` is
-        the column of a table that holds them. The attribute is fitted (`fit_attribute`) to the posteriors of
-        at most `limit` things each. Raises `SeqvaeError` where there are not two kinds.
+        the column of a table that holds them. Of each kind at most `limit` things are read. Raises
+        `SeqvaeError` where there are not two kinds.
         """
         kinds: dict[str, list[Any]] = {}
         for path in files:
@@ -93,10 +93,15 @@ class Engine:
         names = list(kinds) if len(files) > 1 else sorted(kinds)
         held = ", ".join(names[:5]) or "nothing that can be read"
         require(len(names) == 2, f"an attribute leads from one kind to another, and there is {held}")
-        both = [self._posterior([self.codec.encode(one) for one in kinds[name]]) for name in names]
         counts = {name: len(kinds[name]) for name in names}
-        save_attribute(out, fit_attribute(*both), self.saved, {"counts": counts})
+        save_attribute(out, self.attribute(*(kinds[name] for name in names)), self.saved, {"counts": counts})
         return counts
+
+    def attribute(self, first: Sequence[Any], second: Sequence[Any]) -> Attribute:
+        """What leads from the first kind to the second, fitted (`fit_attribute`) to their posteriors."""
+        return fit_attribute(
+            *(self._posterior([self.codec.encode(one) for one in kind]) for kind in (first, second))
+        )
 
     def _shifted(self, z: Tensor, attribute: Attribute, scales: Sequence[float]) -> Tensor:
         """z (1, Z) moved to each of the places (scales, Z)."""

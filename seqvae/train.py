@@ -279,7 +279,7 @@ class Run:
             torch.manual_seed(seed_for(self.recipe, self.step, 0))
             fresh = build_model(self.corpus.codec, self.recipe.size).decoder
         size = self.recipe.size
-        kept = "steps." if isinstance(size, Size) and size.shared else "nothing"
+        kept = ("steps.",) if isinstance(size, Size) and size.shared else ()
         new = {name: value for name, value in fresh.state_dict().items() if not name.startswith(kept)}
         self.model.decoder.load_state_dict(new, strict=False)
         for name in new:

@@ -1,4 +1,4 @@
-"""What tests share: one thread, hypothesis without chance, and a tiny model of melodies."""
+"""What tests share: one thread, hypothesis without chance, a tiny model of melodies, commands run."""
 
 import os
 
@@ -7,10 +7,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from click.testing import CliRunner, Result  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 
+from seqvae.cli import main  # noqa: E402
 from seqvae.codecs import NotesCodec  # noqa: E402
 from seqvae.latent import Attribute  # noqa: E402
 from seqvae.model import SequenceVAE, Size  # noqa: E402
@@ -67,3 +69,22 @@ def batch(codec: NotesCodec, phrases: list[Phrase]) -> tuple[Tensor, Tensor, Ten
 def nowhere(size: int) -> Attribute:
     """An attribute of that many dimensions that moves nothing."""
     return Attribute(torch.zeros(2, size), torch.zeros(size), torch.zeros(2, size, size))
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def done(*words: object) -> str:
+    """What a command says that must work."""
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*words: object) -> str:
+    """The one sentence of a refusal."""
+    result = run(*words)
+    assert result.exit_code == 2 and "Traceback" not in result.output and not result.stdout, result.output
+    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+    return result.stderr

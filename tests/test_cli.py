@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
+from conftest import done, run
 
 from seqvae import engine, files
 from seqvae.checkpoint import Saved, build_model, load_model, save_model
@@ -51,17 +52,6 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files.write(Song((Part(LINE[:9], "melody", 40),), ((0.0, Metre(6, 8)),)), folder / "b.mid")
     (folder / "c.abc").write_text("X:1\nT:C\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|c4|\n")
     return folder
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def done(*arguments: object) -> str:
-    """What a command says that must work."""
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def names(folder: Path) -> list[str]:

@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from conftest import nowhere
+from conftest import done, nowhere, refused
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from seqvae import gallery
 from seqvae.checkpoint import Saved, build_model, load_attribute, save_attribute, save_model
-from seqvae.cli import main
 from seqvae.codecs import PixelsCodec
 from seqvae.corpus import prepare
 from seqvae.image import ImageSize
@@ -350,25 +348,6 @@ def test_samples_come_from_the_learnt_prior(prior: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------ the commands
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def done(*words: object) -> str:
-    """What a command says that must work."""
-    result = run(*words)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refused(*words: object) -> str:
-    """The one sentence of a refusal."""
-    result = run(*words)
-    assert result.exit_code == 2 and "Traceback" not in result.output and not result.stdout, result.output
-    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
-    return result.stderr
 
 
 def contents(folder: Path) -> dict[str, bytes]:

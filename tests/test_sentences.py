@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from conftest import nowhere
+from conftest import nowhere, refused, run
 
 from seqvae.checkpoint import Saved, build_model, load_attribute, load_model, save_model
-from seqvae.cli import main
 from seqvae.codecs import PiecesCodec, TextCodec, WordsCodec
 from seqvae.corpus import collate
 from seqvae.decoding import GREEDY, Beam, Sampling
@@ -181,18 +179,6 @@ def test_the_vocabulary_travels_with_the_weights(folder: Path, model: Sentences,
 
 
 # ------------------------------------------------------------------------------------------ the commands
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def refused(*words: object) -> str:
-    """The one sentence of a refusal."""
-    result = run(*words)
-    assert result.exit_code == 2 and "Traceback" not in result.output and not result.stdout
-    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
-    return result.stderr
 
 
 def test_the_verbs_speak_sentences(folder: Path, model: Sentences, tmp_path: Path) -> None:
