@@ -85,7 +85,7 @@ def glasses() -> None:
     for worn in (False, True):
         for image, _ in list(avatars(4, 2, side, worn)):
             places = [-scale if worn else scale for scale in scales]
-            rows.append([image, *model.shift(image, attribute, places)])
+            rows.append([image, *model.shift(image, [[(attribute, place)] for place in places])])
             titles.append("taken away" if worn else "added")
     gallery.grid(rows, OUT / "glasses.png", titles, ["the face", *(f"{scale:g}" for scale in scales)])
 

@@ -218,6 +218,12 @@ def save_attribute(path: Path, attribute: Attribute, saved: Saved, about: dict[s
     store(path, save(attribute._asdict(), {"about": told}))
 
 
+def attribute_name(path: Path) -> str:
+    """What the attribute in a file was called when it was learnt, if it was called something."""
+    about = json.loads(metadata(path.read_bytes()).get("about", "{}"))
+    return str(about.get("name", ""))
+
+
 def load_attribute(path: Path, saved: Saved) -> Attribute:
     """Raises `SeqvaeError` for another file, or an attribute of another model."""
     try:

@@ -2,14 +2,17 @@
 
 The step is written by hand: token tables, z and conditions are multiplied by the input weights beforehand, so
 a step costs the recurrent product and the heads. Randomness is one uniform a (seed, row, step, stream),
-turned into a symbol by the inverse of the cumulative distribution; batches are padded to a multiple of 8
-rows. So a row's result depends on its own z, condition, seed and number alone, never on its batch-mates.
+turned into a symbol by the inverse of the cumulative distribution; rows are decoded in slots, which they
+enter and leave between steps, padded to a multiple of 8. So a row's result depends on its own z, condition,
+seed and number alone, never on its batch-mates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -65,22 +68,57 @@ class Beam:
         return float(((5 + steps) / 6) ** self.penalty)
 
 
-def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> Tensor:
+class Columns(NamedTuple):
+    """A strategy a row."""
+
+    greedy: Tensor  # (B,) bool
+    heat: Tensor  # (B, 1) 1 / temperature, 1 where greedy
+    top_k: Tensor  # (B, 1) int64, 0: off
+    top_p: Tensor  # (B, 1), infinite: off
+
+    @classmethod
+    def of(cls, how: Sampling, rows: int) -> Self:
+        return cls(
+            torch.full((rows,), not how.temperature),
+            torch.full((rows, 1), 1 / (how.temperature or 1)),
+            torch.full((rows, 1), how.top_k),
+            torch.full((rows, 1), how.top_p if how.top_p < 1 else torch.inf),
+        )
+
+
+class Ways(NamedTuple):
+    """The strategies of a batch."""
+
+    rows: Columns
+    kinds: Collection[Sampling]  # that occur
+
+    @classmethod
+    def of(cls, how: Sampling, rows: int) -> Self:
+        return cls(Columns.of(how, rows), (how,))
+
+
+def choose(logits: Tensor, uniform: Tensor, how: Ways) -> Tensor:
     """A symbol a row: logits (B, V) float32, overwritten; uniform (B,) in [0, 1) -> (B,) int64."""
-    if how.temperature == 0:
-        return logits.argmax(-1)
-    if 0 < how.top_k < logits.shape[1]:
-        least = logits.topk(how.top_k).values[:, -1:]
-        logits.masked_fill_(logits < least, -torch.inf)
-    if how.temperature != 1:
-        logits.mul_(1 / how.temperature)
-    if how.top_p < 1:
+    drawing = [way for way in how.kinds if way.temperature]
+    likeliest = logits.argmax(-1) if len(drawing) < len(how.kinds) else None
+    if likeliest is not None and not drawing:
+        return likeliest
+    size = logits.shape[1]
+    most = max((way.top_k for way in drawing if way.top_k < size), default=0)
+    if most:
+        least = logits.topk(most).values.gather(1, (how.rows.top_k - 1).clamp(0, most - 1))
+        off = (how.rows.top_k == 0) | (how.rows.top_k >= size)
+        logits.masked_fill_(logits < least.masked_fill(off, -torch.inf), -torch.inf)
+    if any(way.temperature != 1 for way in drawing):
+        logits.mul_(how.rows.heat)
+    if any(way.top_p < 1 for way in drawing):
         ordered, place = logits.softmax(-1).sort(descending=True, stable=True)
-        drop = ordered.cumsum(-1) - ordered >= how.top_p  # keeps the first symbol that reaches top_p
+        drop = ordered.cumsum(-1) - ordered >= how.rows.top_p  # keeps the first symbol that reaches top_p
         logits.masked_fill_(torch.zeros_like(drop).scatter_(1, place, drop), -torch.inf)
     mass = logits.softmax(-1).cumsum(-1)
     point = uniform[:, None] * mass[:, -1:]  # the last may fall short of 1, and past it is no symbol
-    return torch.searchsorted(mass, point, right=True)[:, 0].clamp_(max=logits.shape[1] - 1)
+    drawn = torch.searchsorted(mass, point, right=True)[:, 0].clamp_(max=size - 1)
+    return drawn if likeliest is None else torch.where(how.rows.greedy, likeliest, drawn)
 
 
 class Stepper:
@@ -151,7 +189,7 @@ class Stepper:
         return logits
 
     @torch.inference_mode()
-    def select(self, hidden: Tensor, last: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
+    def select(self, hidden: Tensor, last: Tensor, uniforms: Tensor, how: Ways) -> Tensor:
         """The step's symbols (B, K), stream by stream; last (B,) stream 0 before it; uniforms (K, B)."""
         chosen = torch.empty(len(hidden), len(self.streams), dtype=torch.int64)
         layers = hidden.chunk(len(self.streams), 1)
@@ -204,25 +242,120 @@ class Stepper:
             previous = symbol.view(-1, 1)
         return ended
 
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Slots(Generic[Name]):
+    """Rows that are decoded together, one step after another, and enter and leave between steps.
+
+    The rows at work are the first `len(self)` slots; when some leave, the last ones take their places.
+    """
+
     @torch.inference_mode()
-    def run(self, z: Tensor, conditions: Tensor, uniforms: Tensor, how: Sampling) -> Tensor:
-        """Decode a batch of one size: z (B, Z), conditions (B, C), uniforms (B, T, K) -> symbols (B, <= T,
-        K)."""
-        rows, most, _ = uniforms.shape
-        end = self.streams[0].size - 1
-        state = self.start(z, conditions)
-        previous = torch.tensor([s.size + START for s in self.streams]).expand(rows, -1)
-        last, done = torch.full((rows,), -1), torch.zeros(rows, dtype=torch.bool)
-        drawn = uniforms.permute(1, 2, 0).contiguous()  # (T, K, B)
-        steps = []
-        for t in range(most):
-            previous = self.select(self.advance(state, previous), last, drawn[t], how)
-            steps.append(previous)
-            done |= previous[:, 0] == end
-            if bool(done.all()):
-                break
-            last = previous[:, 0].masked_fill(done, -1)  # after END anything goes: the row is over
-        return torch.stack(steps, 1)
+    def __init__(self, stepper: Stepper, most: int, most_steps: int) -> None:
+        """`most` rows at a time, a multiple of FEWEST_ROWS, of at most `most_steps` steps."""
+        self.stepper, self.most, self.most_steps = stepper, most, most_steps
+        self.names: list[Name] = []
+        self.hows: list[Sampling] = []
+        self.ways, self.kinds = Columns.of(GREEDY, most), Counter[Sampling]()
+        wide, streams = stepper.recurrent.shape[0], len(stepper.streams)
+        self.begin = torch.tensor([stream.size + START for stream in stepper.streams])
+        self.state = tuple(torch.zeros(most, n) for n in (wide, wide, 4 * wide, stepper.project.shape[1]))
+        self.previous = self.begin.repeat(most, 1)
+        self.last = torch.full((most,), -1)  # stream 0 of the step before
+        self.times = torch.zeros(most, dtype=torch.int64)  # steps a row has made
+        self.noise = torch.zeros(most, most_steps, streams)
+        self.written = torch.zeros(most, most_steps, streams, dtype=torch.int64)
+        self.numbers = torch.arange(most)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def room(self) -> int:
+        return self.most - len(self.names)
+
+    @torch.inference_mode()
+    def enter(
+        self,
+        names: Sequence[Name],
+        z: Tensor,
+        conditions: Tensor,
+        seeds: Sequence[tuple[int, int]],
+        how: Sampling,
+    ) -> None:
+        """Rows z (N, Z) told conditions (N, C), a name and a seed each; no more than there is room for."""
+        count = len(names)
+        at = slice(len(self), len(self) + count)
+        fill = -count % FEWEST_ROWS
+        z = torch.cat((z.float(), z.new_zeros(fill, z.shape[1], dtype=torch.float32)))
+        conditions = torch.cat((conditions, conditions[-1:].expand(fill, -1)))
+        for own, new in zip(self.state, self.stepper.start(z, conditions), strict=True):
+            own[at] = new[:count]
+        self.previous[at], self.last[at], self.times[at] = self.begin, -1, 0
+        if how.temperature:
+            self.noise[at] = uniforms(seeds, self.most_steps, len(self.begin))
+        for column, value in zip(self.ways, Columns.of(how, 1), strict=True):
+            column[at] = value
+        self.names += names
+        self.hows += [how] * count
+        self.kinds[how] += count
+
+    @torch.inference_mode()
+    def step(
+        self, look: Callable[[Sequence[Name], Tensor], None] | None = None
+    ) -> list[tuple[Name, np.ndarray]]:
+        """One step of every row; those that are over leave, as (T, K) up to and with END.
+
+        `look` is shown the names (B) and their symbols (B, K).
+        """
+        count, stepper, numbers, times, last = len(self), self.stepper, self.numbers, self.times, self.last
+        rows = count + -count % FEWEST_ROWS
+        if rows < self.most:
+            numbers, times, last = numbers[:rows], times[:rows], last[:rows]
+            times[count:] = 0
+        h, c, constant, told = (part[:rows] for part in self.state)
+        hidden = stepper.advance((h, c, constant, told), self.previous[:rows])
+        ways = Ways(Columns(*(column[:rows] for column in self.ways)), self.kinds)
+        symbols = stepper.select(hidden, last, self.noise[numbers, times].T, ways)
+        self.written[numbers, times] = symbols
+        if look:
+            look(self.names, symbols[:count])
+        self.previous[:rows] = symbols
+        torch.add(times, 1, out=times)
+        last.copy_(symbols[:, 0])
+        over = (last == len(stepper.symbols) - 1) | (times == self.most_steps)
+        if not bool(over[:count].any()):
+            return []
+        gone = over[:count].nonzero()[:, 0].tolist()
+        lengths = times[gone].tolist()
+        found = [
+            (self.names[row], self.written[row, :length].numpy().copy())
+            for row, length in zip(gone, lengths, strict=True)
+        ]
+        self._leave(gone)
+        return found
+
+    def drop(self, wanted: Callable[[Name], bool]) -> None:
+        """Rows whose names are not wanted leave."""
+        if gone := [row for row, name in enumerate(self.names) if not wanted(name)]:
+            self._leave(gone)
+
+    @torch.inference_mode()
+    def _leave(self, gone: list[int]) -> None:
+        left, lost = len(self) - len(gone), set(gone)
+        self.kinds -= Counter(self.hows[row] for row in gone)
+        holes = [row for row in gone if row < left]
+        movers = [row for row in range(left, len(self)) if row not in lost]
+        if holes:
+            at, of = torch.tensor(holes), torch.tensor(movers)
+            columns = self.previous, self.last, self.times, self.noise, self.written
+            for part in (*self.state, *columns, *self.ways):
+                part[at] = part[of]
+            for hole, mover in zip(holes, movers, strict=True):
+                self.names[hole], self.hows[hole] = self.names[mover], self.hows[mover]
+        del self.names[left:], self.hows[left:]
 
 
 def uniforms(seeds: Sequence[tuple[int, int]], steps: int, streams: int) -> Tensor:
@@ -254,30 +387,34 @@ def decode(
     """
     if isinstance(stepper, ImageVAE):
         return drawn(stepper, z)
-    wide = how.width if isinstance(how, Beam) else 1
     if isinstance(how, Beam) and len(stepper.streams) > 1:
         raise ValueError("a beam is for codecs of one stream")
-    end = stepper.streams[0].size - 1
-    most_steps = most_steps or end + 1
+    most_steps = most_steps or stepper.streams[0].size
+    if isinstance(how, Beam):
+        return searched(stepper, z, conditions, how, most_steps)
+    slots: Slots[int] = Slots(stepper, min(MOST_ROWS, len(z) + -len(z) % FEWEST_ROWS), most_steps)
+    found: dict[int, np.ndarray] = {}
+    entered = 0
+    while len(found) < len(z):
+        if names := range(entered, min(entered + slots.room, len(z))):
+            part = slice(entered, names.stop)
+            slots.enter(names, z[part], conditions[part], [(seed, row) for row in names], how)
+            entered = names.stop
+        found.update(slots.step())
+    return [found[row] for row in range(len(z))]
+
+
+def searched(stepper: Stepper, z: Tensor, conditions: Tensor, how: Beam, most_steps: int) -> list[np.ndarray]:
+    """The best sequences by beam search, a block of rows at a time."""
     out: list[np.ndarray] = []
-    block = MOST_ROWS // wide // FEWEST_ROWS * FEWEST_ROWS
+    block = MOST_ROWS // how.width // FEWEST_ROWS * FEWEST_ROWS
     for first in range(0, len(z), block):
         part, told = z[first : first + block], conditions[first : first + block]
-        count = len(part)
-        fill = -count % FEWEST_ROWS
-        part = torch.cat((part.float(), part.new_zeros(fill, part.shape[1], dtype=torch.float32)))
-        told = torch.cat((told, told[-1:].expand(fill, -1)))
-        if isinstance(how, Beam):
-            out += stepper.search(part, told, how, most_steps)[:count]
-            continue
-        if how.temperature == 0:
-            noise = torch.zeros(len(part), most_steps, len(stepper.streams))
-        else:
-            seeds = [(seed, first + row) for row in range(len(part))]
-            noise = uniforms(seeds, most_steps, len(stepper.streams))
-        for row in stepper.run(part, told, noise, how)[:count].numpy():
-            stops = np.flatnonzero(row[:, 0] == end)
-            out.append(row[: stops[0] + 1] if len(stops) else row)
+        fill = -len(part) % FEWEST_ROWS
+        padded = torch.cat((part.float(), part.new_zeros(fill, part.shape[1], dtype=torch.float32)))
+        out += stepper.search(padded, torch.cat((told, told[-1:].expand(fill, -1))), how, most_steps)[
+            : len(part)
+        ]
     return out
 
 

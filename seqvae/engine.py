@@ -9,28 +9,42 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from seqvae.attributes import MEASURES
 from seqvae.checkpoint import Saved, save_attribute
 from seqvae.codecs import Codec, Encoded
 from seqvae.corpus import collate
-from seqvae.decoding import FEWEST_ROWS, MOST_ROWS, Beam, Sampling, Stepper, decode, free_running
+from seqvae.decoding import FEWEST_ROWS, GREEDY, MOST_ROWS, Beam, Sampling, Stepper, decode, free_running
 from seqvae.image import ImageVAE, Model
-from seqvae.latent import Attribute, fit_attribute, slerp
+from seqvae.latent import Attribute, bilinear, fit_attribute, slerp
 from seqvae.objective import Posterior
 from seqvae.song import SeqvaeError
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 PRIORS = ("fitted", "standard")
 DRAWN, DECODED = 0, 1  # what a seed's streams of random numbers are for
+Decoder = Callable[..., list[np.ndarray]]
+NARROW = -14.0  # logvar of a point
 NOTHING = np.empty((1, 0), np.int16)  # what a thing without conditions is told
+
+
+Places = Sequence[tuple[Attribute, float]]  # of attributes, to which one thing is brought in turn
+
+
+class Atlas(NamedTuple):
+    """Points of the latent space, each with what it is told."""
+
+    posterior: Posterior  # (N, Z)
+    conditions: np.ndarray  # (N, C)
 
 
 class Engine:
@@ -42,10 +56,12 @@ class Engine:
     device: torch.device
     encoder: Model
     stepper: Stepper | ImageVAE
+    decoder: Decoder  # `decode` of the stepper, or what does the same among the rows of others
 
     def __init__(self, saved: Saved, device: str = "cpu") -> None:
         self.saved, self.codec, self.config = saved, saved.codec, saved.config
         self.stepper = free_running(saved.model)
+        self.decoder = partial(decode, self.stepper)
         try:
             self.device = torch.device(device)
             self.encoder = copy.deepcopy(saved.model).to(self.device)
@@ -66,9 +82,15 @@ class Engine:
             found.append(torch.stack((posterior.mean, posterior.logvar))[:, :count].cpu())
         return Posterior(*torch.cat(found, 1))
 
-    def _means(self, rows: Sequence[Encoded]) -> Tensor:
-        """Posterior means (N, Z) of spelt things."""
-        return self._posterior(rows).mean
+    def _means(self, things: Sequence[Any]) -> Tensor:
+        """Posterior means (N, Z) of raw things; a Tensor (Z,) among them is a mean already."""
+        size = self.saved.model.size.latent
+        for thing in things:
+            if isinstance(thing, Tensor):
+                require(thing.shape == (size,), f"this model's z has {size} dimensions, not {thing.numel()}")
+        spelt = [self.codec.encode(thing) for thing in things if not isinstance(thing, Tensor)]
+        fresh = iter(self._posterior(spelt).mean)
+        return torch.stack([thing if isinstance(thing, Tensor) else next(fresh) for thing in things])
 
     def labelled(self, path: Path, label: str | None = None) -> Iterator[tuple[Any, str | None]]:
         """The things in a file or folder, with their labels."""
@@ -103,15 +125,52 @@ class Engine:
             *(self._posterior([self.codec.encode(one) for one in kind]) for kind in (first, second))
         )
 
-    def _shifted(self, z: Tensor, attribute: Attribute, scales: Sequence[float]) -> Tensor:
-        """z (1, Z) moved to each of the places (scales, Z)."""
+    def _shifted(self, z: Tensor, places: Sequence[Places]) -> Tensor:
+        """z (N, Z) moved to each of the places, attribute after attribute: (places, N, Z)."""
         size = self.saved.model.size.latent
-        require(all(map(math.isfinite, scales)), "a scale is a finite number")
-        require(
-            attribute.axis.shape == (size,),
-            f"the attribute is of another model: this one has {size} dimensions",
-        )
-        return torch.cat([attribute.shift(z, scale) for scale in scales])
+        moved = []
+        for place in places:
+            there = z
+            for attribute, scale in place:
+                require(math.isfinite(scale), "a scale is a finite number")
+                fits = attribute.axis.shape == (size,)
+                require(fits, f"the attribute is of another model: this one has {size} dimensions")
+                there = attribute.shift(there, scale)
+            moved.append(there)
+        return torch.stack(moved)
+
+    def atlas(self, count: int = 1024) -> Atlas:
+        """At most `count` points of the latent space that stand for the training data, always the same."""
+        mixture = self.saved.mixture
+        if mixture is not None:  # the exemplars' posteriors
+            at = torch.linspace(0, len(mixture.means) - 1, min(count, len(mixture.means))).long()
+            spread = 2 * mixture.scales[at].clamp(min=1e-6).log()
+            return Atlas(Posterior(mixture.means[at], spread), mixture.conditions[at].numpy())
+        draw = np.random.Generator(np.random.Philox(key=stream(0, DRAWN)))
+        noise = torch.from_numpy(draw.standard_normal((count, self.saved.model.size.latent), np.float32))
+        z = self.saved.model.from_prior(torch.from_numpy(draw.random(count)), noise)
+        return Atlas(points(z), self._untold().repeat(count, 0))
+
+    def _untold(self) -> np.ndarray:
+        """(1, C) what a thing is told when nobody says what."""
+        return NOTHING
+
+    def measured(self, count: int = 1024) -> dict[str, Attribute]:
+        """An attribute for each measure of the kind (`MEASURES`), by its name.
+
+        Each leads from the lower quarter of the atlas, by what its points decode to, to the upper one; a
+        measure in which these do not differ has none.
+        """
+        (z, spread), conditions = self.atlas(count)
+        things = self.decoded(z, conditions, GREEDY, 0)
+        found = {}
+        for name, measure in MEASURES[self.codec.kind].items():
+            values = np.array([measure(thing) for thing in things])
+            low, high = np.quantile(values, (0.25, 0.75))
+            kinds = [torch.from_numpy(np.flatnonzero(kind)) for kind in (values <= low, values >= high)]
+            if low < high:
+                found[name] = fit_attribute(*(Posterior(z[kind], spread[kind]) for kind in kinds))
+        return found
 
     def _goals(self, amount: float, n: int, seed: int) -> Tensor:
         """z (n, Z) of new things without conditions, for variations of one."""
@@ -119,12 +178,12 @@ class Engine:
         return self._drawn(n, NOTHING, seed, "fitted")[:, 0]
 
     @torch.inference_mode()
-    def _decoded(self, z: Tensor, conditions: np.ndarray, how: Sampling | Beam, seed: int) -> list[Any]:
+    def decoded(self, z: Tensor, conditions: np.ndarray, how: Sampling | Beam, seed: int) -> list[Any]:
         """The one way from z (N, Z), each told its row of conditions (N, C), to N things."""
         if not len(z):
             return []
         told, most = torch.from_numpy(conditions).long(), self.codec.longest
-        rows = decode(self.stepper, z.cpu(), told, how, seed=stream(seed, DECODED), most_steps=most)
+        rows = self.decoder(z.cpu(), told, how, seed=stream(seed, DECODED), most_steps=most)
         return [self.codec.decode(*row) for row in zip(rows, conditions, strict=True)]
 
     def _drawn(self, n: int, conditions: np.ndarray, seed: int, prior: str) -> Tensor:
@@ -160,6 +219,11 @@ class Engine:
         return torch.cat(found)[:n]
 
 
+def points(z: Tensor) -> Posterior:
+    """z (N, Z) as posteriors that are sure of themselves."""
+    return Posterior(z, torch.full_like(z, NARROW))
+
+
 def models() -> dict[str, Path]:
     """The embedded models' folders by name."""
     return {path.parent.name: path.parent for path in sorted(PRETRAINED.glob("*/config.json"))}
@@ -178,6 +242,11 @@ def find_model(name: str | Path) -> Path:
     raise SeqvaeError(f"{what} {name}; {there}")
 
 
+def attributes_of(folder: Path) -> dict[str, Path]:
+    """The files of the attributes that came with the model in a folder, by name."""
+    return {path.stem: path for path in sorted(folder.glob("attributes/*.safetensors"))}
+
+
 def require(holds: bool, sentence: str) -> None:
     if not holds:
         raise SeqvaeError(sentence)
@@ -192,6 +261,15 @@ def along(steps: int) -> list[float]:
     """t of each step of a path, 0 .. 1."""
     require(steps >= 2, f"a path has at least 2 steps, not {steps}")
     return [step / (steps - 1) for step in range(steps)]
+
+
+def square(corners: Sequence[Tensor], x: float, y: float) -> Tensor:
+    """`bilinear`, the place checked."""
+    require(0 <= x <= 1 and 0 <= y <= 1, f"a place in a square is 0 to 1 wide and high, not {x:g}, {y:g}")
+    require(len(corners) == 4, f"a square has four corners, not {len(corners)}")
+    found = bilinear(corners, x, y)
+    assert found is not None
+    return found
 
 
 def sampling(temperature: float, top_k: int, top_p: float) -> Sampling:

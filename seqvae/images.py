@@ -17,9 +17,11 @@ from seqvae import pictures
 from seqvae.checkpoint import Saved
 from seqvae.codecs import PixelsCodec
 from seqvae.decoding import GREEDY
-from seqvae.engine import NOTHING, Engine, along, require
-from seqvae.latent import Attribute, slerp
+from seqvae.engine import NOTHING, Engine, Places, along, require, square
+from seqvae.latent import slerp
 from seqvae.song import SeqvaeError
+
+Source = np.ndarray | Tensor  # a picture, or its z (Z,)
 
 
 class Images(Engine):
@@ -32,13 +34,13 @@ class Images(Engine):
             raise SeqvaeError(f"this is a model of {saved.codec.kind}, not of images")
         super().__init__(saved, device)
 
-    def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
+    def encode(self, pictures: Sequence[Source]) -> Tensor:
         """Posterior means (N, Z). Raises `SeqvaeError` for a picture of another size or other colours."""
-        return self._means([self.codec.encode(picture) for picture in pictures])
+        return self._means(pictures)
 
     def decode(self, z: Tensor) -> list[np.ndarray]:
         """z (N, Z) -> N pictures."""
-        return self._decoded(z, NOTHING.repeat(len(z), 0), GREEDY, 0)
+        return self.decoded(z, NOTHING.repeat(len(z), 0), GREEDY, 0)
 
     def read(self, path: str | Path) -> np.ndarray:
         """The picture in a file, brought to the model's size and colours."""
@@ -49,17 +51,17 @@ class Images(Engine):
         require(n >= 1, f"at least one picture can be made, not {n}")
         return self.decode(self._drawn(n, NOTHING, seed, prior)[:, 0])
 
-    def reconstruct(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def reconstruct(self, pictures: Sequence[Source]) -> list[np.ndarray]:
         """What the model keeps of each picture: decoded from its posterior mean."""
         return self.decode(self.encode(pictures))
 
-    def interpolate(self, a: np.ndarray, b: np.ndarray, steps: int = 9) -> list[np.ndarray]:
+    def interpolate(self, a: Source, b: Source, steps: int = 9) -> list[np.ndarray]:
         """`steps` pictures from a to b: step s is decoded at slerp(a's, b's, s / (steps - 1))."""
         shares = along(steps)
         ends = self.encode([a, b])
         return self.decode(torch.stack([slerp(ends[0], ends[1], t) for t in shares]))
 
-    def vary(self, picture: np.ndarray, amount: float = 0.3, n: int = 8, seed: int = 0) -> list[np.ndarray]:
+    def vary(self, picture: Source, amount: float = 0.3, n: int = 8, seed: int = 0) -> list[np.ndarray]:
         """n variations: z goes the share `amount` of the way (slerp) from the picture's to a new one's."""
         goals = self._goals(amount, n, seed)
         return self.decode(slerp(self.encode([picture]).expand_as(goals), goals, amount))
@@ -89,11 +91,16 @@ class Images(Engine):
                 for picture in pictures.read(file, self.codec.framing):
                     yield picture.image, file.parent.name if path.is_dir() else picture.label
 
-    def shift(self, picture: np.ndarray, attribute: Attribute, scales: Sequence[float]) -> list[np.ndarray]:
-        """The picture brought to each scale of the attribute.
+    def shift(self, picture: Source, places: Sequence[Places]) -> list[np.ndarray]:
+        """The picture brought to each of the places of attributes.
 
-        1 is where things of its second kind are on average, -1 those of its first. What is as far already, or
-        further, stays; at 0 everything does.
+        1 is where things of an attribute's second kind are on average, -1 those of its first. What is as far
+        already, or further, stays; at 0 everything does.
         Raises `SeqvaeError` for an attribute of another size than this model's.
         """
-        return self.decode(self._shifted(self.encode([picture]), attribute, scales))
+        return self.decode(self._shifted(self.encode([picture]), places)[:, 0])
+
+    def blend(self, corners: Sequence[Source], places: Sequence[tuple[float, float]]) -> list[np.ndarray]:
+        """What lies at each place (x, y) of a square of four, two above and two below."""
+        ends = list(self.encode(corners))
+        return self.decode(torch.stack([square(ends, x, y) for x, y in places]))

@@ -6,6 +6,7 @@ Tensors: z (N, Z) float32; a mixture's components C.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -197,6 +198,49 @@ def fit_attribute(first: Posterior, second: Posterior) -> Attribute:
     axis = axis / (axis @ direction).clamp(min=1e-12)
     maps = torch.stack([contraction(*spreads), contraction(*spreads[::-1])])
     return Attribute(means.float(), axis.float(), maps.float())
+
+
+class Plane(NamedTuple):
+    """The two directions in which points vary most (Pearson 1901)."""
+
+    centre: Tensor  # (Z,)
+    axes: Tensor  # (Z, 2), orthonormal; a latent of one dimension has a second axis of zeros
+    explained: float  # share of the variance
+
+    def project(self, z: Tensor) -> Tensor:
+        """z (N, Z) -> places (N, 2)."""
+        return (z - self.centre) @ self.axes
+
+
+def fit_plane(z: Tensor) -> Plane:
+    """Of z (N, Z); an axis points where its largest component is positive, so that no map is mirrored."""
+    centre = z.double().mean(0)
+    values, axes = torch.linalg.eigh(
+        torch.cov((z.double() - centre).T, correction=0).reshape([z.shape[1]] * 2)
+    )
+    values, axes = values.flip(0), axes.flip(1)[:, :2]
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    axes = torch.cat((axes, axes.new_zeros(len(axes), 2 - axes.shape[1])), 1)
+    explained = float(values[:2].sum() / values.sum().clamp(min=1e-12))
+    return Plane(centre.float(), axes.float(), explained)
+
+
+def bilinear(corners: Sequence[Tensor | None], x: float, y: float) -> Tensor | None:
+    """z (..., Z) in a square of four, two above and two below, by slerp along x and then down y in 0 .. 1.
+
+    A corner that is None leaves its side to its neighbour.
+    """
+    above, below = meeting(corners[0], corners[1], x), meeting(corners[2], corners[3], x)
+    return meeting(above, below, y)
+
+
+def meeting(a: Tensor | None, b: Tensor | None, t: float) -> Tensor | None:
+    """`slerp`; between the ends, of one alone that one."""
+    if t in (0, 1):
+        return b if t else a
+    if a is None or b is None:
+        return b if a is None else a
+    return slerp(a, b, t)
 
 
 def contraction(spread: Tensor, other: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, inf
+from math import ceil, inf, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,8 @@ from seqvae.checkpoint import Saved
 from seqvae.codecs import NotesCodec
 from seqvae.codecs.notes import HIGHEST, LONGEST, LOWEST
 from seqvae.decoding import GREEDY, Sampling
-from seqvae.engine import Engine, along, require, require_variation, sampling
-from seqvae.latent import slerp
+from seqvae.engine import Engine, Places, along, require, require_variation, sampling
+from seqvae.latent import bilinear, slerp
 from seqvae.song import (
     SLACK,
     TICKS,
@@ -47,7 +47,7 @@ from seqvae.song import (
 FITS = ("loop", "stretch")
 SLOWEST, FASTEST = 4.0, 1000.0  # quarter notes a minute that are offered and that MIDI can hold
 
-Source = Song | str | Path | Any  # a song, the path of a file that holds one, or a PrettyMIDI
+Source = Song | str | Path | Any  # a song, the path of a file that holds one, a PrettyMIDI, an Encoding
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Cell(NamedTuple):
     """A window on the way from one song to another."""
 
     t: float  # 0..1
-    places: tuple[int, int]  # the windows of the two songs that meet here
+    places: tuple[int, ...]  # the windows of the two songs that meet here
 
     @property
     def leader(self) -> int:
@@ -97,13 +97,18 @@ class Melodies(Engine):
 
     @torch.inference_mode()
     def encode(self, song: Source, track: str | int | None = None) -> Encoding:
-        """The melody (of a track by name or by number from 1, or found) in windows and their means."""
+        """The melody (of a track by name or by number from 1, or found) in windows and their means.
+
+        An `Encoding` stays as it is.
+        """
+        if isinstance(song, Encoding):
+            return song
         song = load(song)
         index, part = melody(song, track)
         found = windows(song, part, self.codec.bars)
         filled = [i for i, window in enumerate(found) if window.phrase.notes]
         means = torch.zeros(len(found), self.saved.model.size.latent)
-        means[filled] = self._means([self.codec.encode(found[i].phrase) for i in filled])
+        means[filled] = self._means([found[i].phrase for i in filled]) if filled else means
         notices = losses(song.parts[index], part, self.codec, [found[i].phrase for i in filled])
         unheard = self._unheard([found[i].phrase.metre for i in filled])
         return Encoding(song, index, tuple(found), means, (*notices, *unheard))
@@ -198,6 +203,71 @@ class Melodies(Engine):
         outer = [self._rendered(end, end.means[None], GREEDY, 0)[0] for end in ends]
         return Morph([outer[0], *laid[:-1], outer[1]], laid[-1], meeting(ends, fit))
 
+    @torch.inference_mode()
+    def placed(self, z: Tensor, metre: str | Metre = "4/4") -> Encoding:
+        """z (W, Z) as the encoding of the song of W windows in one metre that they decode to."""
+        size = self.saved.model.size.latent
+        require(z.shape[1:] == (size,), f"this model's z has {size} dimensions, not {z.shape[-1]}")
+        phrases = self.decode(z, metre)
+        song = assemble(phrases)
+        found = [Window(i * one.beats, one, i * one.bars) for i, one in enumerate(phrases)]
+        return Encoding(song, 0, tuple(found), z)
+
+    @torch.inference_mode()
+    def shift(self, song: Source, places: Sequence[Places], *, track: str | int | None = None) -> list[Song]:
+        """The song with its melody brought to each of the places of attributes, window by window.
+
+        1 is where things of an attribute's second kind are on average, -1 those of its first. What is as far
+        already, or further, stays; at 0 everything does.
+        Raises `SeqvaeError` for an attribute of another size than this model's.
+        """
+        encoding = self.encode(song, track)
+        return self._rendered(encoding, self._shifted(encoding.means, places), GREEDY, 0)
+
+    @torch.inference_mode()
+    def blend(
+        self, corners: Sequence[Source], places: Sequence[tuple[float, float]], fit: str = "loop", *,
+        temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0,
+    ) -> list[Song]:  # fmt: skip
+        """The melody at each place (x, y) of a square of four songs, two above and two below.
+
+        Metre, programme and bar lines are those of the nearest corner, the tempo moves geometrically; shorter
+        songs are looped or stretched as in `interpolate`.
+        """
+        require(fit in FITS, f"songs of two lengths are made to fit by {' or '.join(FITS)}, not {fit}")
+        require(len(corners) == 4, f"a square has four corners, not {len(corners)}")
+        how, ends = sampling(temperature, top_k, top_p), [self.encode(corner) for corner in corners]
+        length = max(len(end.windows) for end in ends)
+        at = [placing(ends, length, fit, i) for i in range(length)]
+        phrases, live, z = [], [], []
+        for x, y in places:
+            require(0 <= x <= 1 and 0 <= y <= 1, f"a place in a square lies in 0 to 1, not at {x:g}, {y:g}")
+            leader = int(x > 0.5) + 2 * int(y > 0.5)
+            for where in at:
+                there = [(end.windows[i].phrase, end.means[i]) for end, i in zip(ends, where, strict=True)]
+                phrases.append(replace(there[leader][0], notes=()))
+                if (
+                    found := bilinear([mean if phrase.notes else None for phrase, mean in there], x, y)
+                ) is not None:
+                    live.append(len(phrases) - 1)
+                    z.append(found)
+        if live:
+            decoded = self._decode(torch.stack(z), [phrases[i].metre for i in live], how, seed)
+            for i, phrase in zip(live, decoded, strict=True):
+                phrases[i] = phrase
+        songs = []
+        for number, (x, y) in enumerate(places):
+            end = ends[leader := int(x > 0.5) + 2 * int(y > 0.5)]
+            path = [Cell(0.0, (where[leader], where[leader])) for where in at]
+            laid = laid_out((end, end), path, phrases[number * length : (number + 1) * length])
+            shares = ((1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y)
+            tempo = prod(pace(one.song) ** share for one, share in zip(ends, shares, strict=True))
+            songs.append(replace(laid, tempi=((0.0, tempo),), title=""))
+        return songs
+
+    def _untold(self) -> np.ndarray:
+        return self._told([Metre.parse(next(iter(self.config.get("metres", ())), "4/4"))])
+
     def _unheard(self, metres: Sequence[Metre]) -> tuple[str, ...]:
         """A notice for each metre that the training corpus, where the model says, did not hold."""
         names = dict.fromkeys(map(str, metres))
@@ -206,7 +276,7 @@ class Melodies(Engine):
 
     def _decode(self, z: Tensor, metres: Sequence[Metre], how: Sampling, seed: int) -> list[Phrase]:
         """N phrases, each in its metre, of z (N, Z)."""
-        return self._decoded(z, self._told(metres), how, seed)
+        return self.decoded(z, self._told(metres), how, seed)
 
     def _prior(self, n: int, metres: Sequence[Metre], seed: int, prior: str) -> Tensor:
         """z (n, W, Z) of n songs of W windows in these metres."""
@@ -304,12 +374,13 @@ def pace(song: Song) -> float:
 
 def cells(ends: Sequence[Encoding], length: int, fit: str, ts: Sequence[float]) -> list[Cell]:
     """Which windows of the two songs meet at each of `length` places, and how far along."""
+    return [Cell(t, placing(ends, length, fit, i)) for i, t in enumerate(ts)]
+
+
+def placing(ends: Sequence[Encoding], length: int, fit: str, i: int) -> tuple[int, ...]:
+    """The window of each song that stands at place i of `length`."""
     counts = [len(end.windows) for end in ends]
-    found = []
-    for i, t in enumerate(ts):
-        one, other = (i % count if fit == "loop" else i * count // length for count in counts)
-        found.append(Cell(t, (one, other)))
-    return found
+    return tuple(i % count if fit == "loop" else i * count // length for count in counts)
 
 
 def laid_out(ends: Sequence[Encoding], path: Sequence[Cell], phrases: Sequence[Phrase]) -> Song:

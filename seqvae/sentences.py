@@ -16,11 +16,12 @@ from seqvae import texts
 from seqvae.checkpoint import Saved
 from seqvae.codecs import TextCodec, WordsCodec
 from seqvae.decoding import GREEDY, Beam, Sampling
-from seqvae.engine import NOTHING, Engine, along, require
-from seqvae.latent import Attribute, slerp
+from seqvae.engine import NOTHING, Engine, Places, along, require, square
+from seqvae.latent import slerp
 from seqvae.song import SeqvaeError
 
 How = Sampling | Beam
+Source = str | Tensor  # a text, or its z (Z,)
 DRAWN = Sampling()
 
 
@@ -34,15 +35,16 @@ class Sentences(Engine):
             raise SeqvaeError(f"this is a model of {saved.codec.kind}, not of text")
         super().__init__(saved, device)
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, texts: Sequence[Source]) -> Tensor:
         """Posterior means (N, Z). Raises `SeqvaeError` for a text without a word."""
         for text in texts:
-            require(bool(self.codec.symbols(text)), f"there is nothing to read in {text[:40]!r}")
-        return self._means([self.codec.encode(text) for text in texts])
+            readable = isinstance(text, Tensor) or bool(self.codec.symbols(text))
+            require(readable, f"there is nothing to read in {text[:40]!r}")
+        return self._means(texts)
 
     def decode(self, z: Tensor, how: How = GREEDY, seed: int = 0) -> list[str]:
         """z (N, Z) -> N texts."""
-        return self._decoded(z, NOTHING.repeat(len(z), 0), how, seed)
+        return self.decoded(z, NOTHING.repeat(len(z), 0), how, seed)
 
     def notices(self, texts: Sequence[str]) -> tuple[str, ...]:
         """What spelling changes in the texts, each in a sentence: what is cut, and words it does not know."""
@@ -62,11 +64,13 @@ class Sentences(Engine):
         require(n >= 1, f"at least one sentence can be made, not {n}")
         return self.decode(self._drawn(n, NOTHING, seed, prior)[:, 0], how, seed)
 
-    def reconstruct(self, texts: Sequence[str], how: How = GREEDY, seed: int = 0) -> list[str]:
+    def reconstruct(self, texts: Sequence[Source], how: How = GREEDY, seed: int = 0) -> list[str]:
         """What the model keeps of each text: decoded from its posterior mean."""
         return self.decode(self.encode(texts), how, seed)
 
-    def interpolate(self, a: str, b: str, steps: int = 7, how: How = GREEDY, seed: int = 0) -> list[str]:
+    def interpolate(
+        self, a: Source, b: Source, steps: int = 7, how: How = GREEDY, seed: int = 0
+    ) -> list[str]:
         """`steps` sentences from a to b: step s is decoded at slerp(a's, b's, s / (steps - 1)).
 
         The ends are what reconstruct() gives of a and b.
@@ -75,7 +79,9 @@ class Sentences(Engine):
         ends = self.encode([a, b])
         return self.decode(torch.stack([slerp(ends[0], ends[1], t) for t in shares]), how, seed)
 
-    def vary(self, text: str, amount: float = 0.3, n: int = 8, how: How = GREEDY, seed: int = 0) -> list[str]:
+    def vary(
+        self, text: Source, amount: float = 0.3, n: int = 8, how: How = GREEDY, seed: int = 0
+    ) -> list[str]:
         """n variations: z goes the share `amount` of the way (slerp) from the text's to that of a new one.
 
         At amount 0 all are the reconstruction, at 1 nothing is left of the text.
@@ -89,13 +95,22 @@ class Sentences(Engine):
             if isinstance(line.text, str) and self.codec.symbols(line.text):
                 yield line.text, line.label
 
-    def shift(
-        self, text: str, attribute: Attribute, scales: Sequence[float], how: How = GREEDY, seed: int = 0
-    ) -> list[str]:
-        """The text brought to each scale of the attribute.
+    def shift(self, text: Source, places: Sequence[Places], how: How = GREEDY, seed: int = 0) -> list[str]:
+        """The text brought to each of the places of attributes.
 
-        1 is where things of its second kind are on average, -1 those of its first. What is as far already, or
-        further, stays; at 0 everything does.
+        1 is where things of an attribute's second kind are on average, -1 those of its first. What is as far
+        already, or further, stays; at 0 everything does.
         Raises `SeqvaeError` for an attribute of another size than this model's.
         """
-        return self.decode(self._shifted(self.encode([text]), attribute, scales), how, seed)
+        return self.decode(self._shifted(self.encode([text]), places)[:, 0], how, seed)
+
+    def blend(
+        self,
+        corners: Sequence[Source],
+        places: Sequence[tuple[float, float]],
+        how: How = GREEDY,
+        seed: int = 0,
+    ) -> list[str]:
+        """What lies at each place (x, y) of a square of four, two above and two below."""
+        ends = list(self.encode(corners))
+        return self.decode(torch.stack([square(ends, x, y) for x, y in places]), how, seed)

@@ -35,6 +35,14 @@ PROFILES = {
     "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
+# Standardised, for every key: (24, 12), major before minor, by the tonic.
+STANDARD = np.stack(
+    [
+        np.roll((np.array(row) - np.mean(row)) / np.std(row), tonic)
+        for row in PROFILES.values()
+        for tonic in range(12)
+    ]
+)
 # Names of parts that say "melody", of instruments that often carry it, and those that deny it.
 TUNES = re.compile(r"(?i)melod|vocal|vox|\blead|voice|\bsolo|\btune|sing(er|ing)|cant(o|us)\b|gesang")
 CARRIERS = re.compile(r"(?i)flute|fiddle|whistle|recorder|soprano|descant|treble|right hand|\brh\b")
@@ -444,6 +452,5 @@ def find_key(notes: Sequence[Note]) -> Key:
     for note in notes:
         held[note.pitch % 12] += max(note.duration, TICK)
     held /= held.sum()
-    profiles = {mode: (np.array(row) - np.mean(row)) / np.std(row) for mode, row in PROFILES.items()}
-    keys = [Key(tonic, mode) for mode in PROFILES for tonic in range(12)]
-    return max(keys, key=lambda key: round(float(held @ np.roll(profiles[key.mode], key.tonic)), 9))
+    mode, tonic = divmod(int(np.argmax((STANDARD @ held).round(9))), 12)
+    return Key(tonic, tuple(PROFILES)[mode])

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from seqvae import decoding
 from seqvae.codecs import NotesCodec, Stream
-from seqvae.decoding import GREEDY, Beam, Sampling, Stepper, choose, decode, uniforms
+from seqvae.decoding import GREEDY, Beam, Sampling, Slots, Stepper, Ways, choose, decode, uniforms
 from seqvae.model import SequenceVAE, Size
+from seqvae.networks import START
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -55,14 +56,22 @@ def test_step_by_step_is_teacher_forcing(
     z = noise(len(steps), sharp.size.latent)
     found: list[Tensor] = []
 
-    def emit(logits: Tensor, uniform: Tensor, how: Sampling) -> Tensor:
+    def emit(logits: Tensor, uniform: Tensor, how: Ways) -> Tensor:
         t, k = divmod(len(found), 4)
         found.append(logits.clone())
         return steps[:, t, k]
 
     monkeypatch.setattr(decoding, "choose", emit)
-    rows = Stepper(sharp).run(z, conditions, torch.zeros(*steps.shape), GREEDY)
-    assert torch.equal(rows, steps)
+    stepper, previous = Stepper(sharp), torch.tensor([stream.size + START for stream in sharp.streams])
+    state, previous, last = (
+        stepper.start(z, conditions),
+        previous.expand(len(z), -1),
+        torch.full((len(z),), -1),
+    )
+    for _ in range(steps.shape[1]):
+        chosen = torch.zeros(4, len(z)), Ways.of(GREEDY, len(z))
+        previous = stepper.select(stepper.advance(state, previous), last, *chosen)
+        last = previous[:, 0].where(previous[:, 0] < sharp.streams[0].size - 1, -1)
     with torch.no_grad():
         expected = sharp.decode(z, steps, conditions)
     for t in range(steps.shape[1]):
@@ -196,6 +205,68 @@ def test_the_longest_row_has_every_onset(sharp: SequenceVAE, codec: NotesCodec) 
     assert row[:, 0].tolist() == list(range(codec.end + 1))
 
 
+# ------------------------------------------------------------------------------------ slots
+
+MIXED = [GREEDY, Sampling(), Sampling(1.3, 20, 0.95), Sampling(0.6, 3), Sampling(top_p=0.5)]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_rows_that_come_and_go_are_what_they_are_alone(
+    codec: NotesCodec, sharp: SequenceVAE, full: bool
+) -> None:
+    """Rows of five strategies enter 24 slots at random moments, and a third of them are dropped again."""
+    if full:
+        torch.manual_seed(0)
+        sharp = SequenceVAE(codec.streams, codec.conditions, Size())
+    z, conditions, stepper, chance = (
+        noise(90, sharp.size.latent),
+        told(90),
+        Stepper(sharp),
+        np.random.default_rng(2),
+    )
+    most, given, found, sizes = 40, list(range(90)), dict[int, np.ndarray](), set()
+    slots: Slots[int] = Slots(stepper, 24, most)
+    while given or len(slots):
+        for row in given[: int(chance.integers(0, min(slots.room, 5) + 1))]:
+            given.remove(row)
+            part = slice(row, row + 1)
+            slots.enter([row], z[part], conditions[part], [(7, row)], MIXED[row % 5])
+        if len(slots):
+            found |= dict(slots.step())
+            sizes.add(len(slots))
+        if chance.random() < 0.1:
+            slots.drop(lambda row: row % 3 > 0)
+    assert len(sizes) > 12 and 0 < len(set(range(90)) - found.keys()) < 60
+    for row, steps in found.items():
+        (alone,) = decode_row(stepper, z, conditions, row, most)
+        assert np.array_equal(steps, alone)
+
+
+def decode_row(stepper: Stepper, z: Tensor, conditions: Tensor, row: int, most: int) -> list[np.ndarray]:
+    """Row `row` of seed 7, decoded with nobody."""
+    slots: Slots[int] = Slots(stepper, 8, most)
+    slots.enter([row], z[row : row + 1], conditions[row : row + 1], [(7, row)], MIXED[row % 5])
+    while not (found := slots.step()):
+        pass
+    return [steps for _, steps in found]
+
+
+def test_slots_show_what_is_chosen(sharp: SequenceVAE) -> None:
+    z, conditions = noise(11, sharp.size.latent), told(11)
+    slots: Slots[int] = Slots(Stepper(sharp), 16, 30)
+    slots.enter(range(11), z, conditions, [(0, row) for row in range(11)], Sampling())
+    seen: dict[int, list[list[int]]] = {row: [] for row in range(11)}
+
+    def look(names: Any, symbols: Tensor) -> None:
+        for name, chosen in zip(names, symbols.tolist(), strict=True):
+            seen[name].append(chosen)
+
+    found: dict[int, np.ndarray] = {}
+    while len(slots):
+        found |= dict(slots.step(look))
+    assert all(found[row].tolist() == seen[row] for row in range(11))
+
+
 # ------------------------------------------------------------------------------------ how symbols are chosen
 
 
@@ -234,7 +305,7 @@ def shares(how: Sampling) -> Tensor:
 )
 def test_symbols_come_as_often_as_their_probability_says(how: Sampling, uniform: Tensor) -> None:
     n = len(uniform)
-    drawn = choose(torch.tensor(SCORES).repeat(n, 1), uniform, how)
+    drawn = choose(torch.tensor(SCORES).repeat(n, 1), uniform, Ways.of(how, n))
     expected = shares(how)
     found = torch.bincount(drawn, minlength=len(SCORES)) / n
     # 4 standard errors: odds of 6e-5 for each of at most 8 symbols, 5e-4; symbols without mass never come.
@@ -247,21 +318,21 @@ def test_the_ends_of_the_uniform_never_pick_what_has_no_mass(how: Sampling) -> N
     logits = 3 * noise(4000, 157)
     logits[:, :5] = logits[:, 100:] = -1e4
     for number in (0.0, 1 - 2**-24):
-        drawn = choose(logits.clone(), torch.full((4000,), number), how)
+        drawn = choose(logits.clone(), torch.full((4000,), number), Ways.of(how, 4000))
         assert (drawn >= 5).all() and (drawn < 100).all()
 
 
 def test_of_equals_the_first_is_the_likeliest() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0, 3.0, 3.0, -1e4] * 20])
     for how in (GREEDY, Sampling(top_p=1e-6)):
-        assert choose(logits.clone(), torch.tensor([0.99]), how).tolist() == [1]
+        assert choose(logits.clone(), torch.tensor([0.99]), Ways.of(how, 1)).tolist() == [1]
 
 
 def test_zero_top_k_and_full_top_p_cut_nothing() -> None:
     logits, uniform = noise(500, 30), torch.rand(500, generator=torch.Generator().manual_seed(0))
-    plain = choose(logits.clone(), uniform, Sampling())
+    plain = choose(logits.clone(), uniform, Ways.of(Sampling(), len(logits)))
     for how in (Sampling(top_k=0), Sampling(top_k=30), Sampling(top_k=99), Sampling(top_p=1.0)):
-        assert torch.equal(choose(logits.clone(), uniform, how), plain)
+        assert torch.equal(choose(logits.clone(), uniform, Ways.of(how, len(logits))), plain)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +386,9 @@ def test_words_step_by_step_are_teacher_forcing(words: SequenceVAE) -> None:
         with torch.no_grad():
             logits = words.decode(z[row : row + 1], torch.from_numpy(steps)[None], nothing(1))[0][0]
         drawn = uniforms([(3, row)], len(steps), 1)[0, :, 0]
-        assert choose(logits.clone(), drawn, Sampling()).tolist() == steps[:, 0].tolist()
+        assert (
+            choose(logits.clone(), drawn, Ways.of(Sampling(), len(logits))).tolist() == steps[:, 0].tolist()
+        )
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 2.0])

@@ -242,14 +242,14 @@ def test_an_attribute_puts_the_square_there_and_takes_it_away(model: Images, squ
     expected = model.encode(SQUARED).mean(0) - model.encode(PLAIN).mean(0)
     torch.testing.assert_close(attribute.means[1] - attribute.means[0], expected, atol=1e-5, rtol=1e-4)
     for plain, squared in zip(PLAIN[:20], SQUARED[:20], strict=True):
-        there = model.shift(plain, attribute, (0.0, 0.3, 1.0))
-        back = model.shift(squared, attribute, (-1.0, 0.3))
+        there = model.shift(plain, [[(attribute, scale)] for scale in (0.0, 0.3, 1.0)])
+        back = model.shift(squared, [[(attribute, scale)] for scale in (-1.0, 0.3)])
         assert same(there[:1], model.reconstruct([plain]))
         assert brightness(there[0]) + 30 < brightness(there[1]) < brightness(there[2])
         assert brightness(there[2]) > 128 > brightness(back[0])
         assert same(back[1:], model.reconstruct([squared]))  # it is further already
     with pytest.raises(SeqvaeError, match="has 6 dimensions"):
-        model.shift(PLAIN[0], nowhere(5), (1.0,))
+        model.shift(PLAIN[0], [[(nowhere(5), scale)] for scale in (1.0,)])
 
 
 def test_folders_and_arrays_teach_the_same_attribute(
@@ -429,7 +429,7 @@ def test_an_attribute_is_learnt_and_followed(
     assert kept.read_bytes() == square.read_bytes() and said.split().count("160") == 2
     picture, out = album / "plain" / "003.png", tmp_path / "shifted"
     done("shift", picture, "-m", folder, "--attribute", kept, "--scale", 0, "--scale", 1.5, "-o", out)
-    made = model.shift(PLAIN[3], load_attribute(kept, model.saved), (0.0, 1.5))
+    made = model.shift(PLAIN[3], [[(load_attribute(kept, model.saved), scale)] for scale in (0.0, 1.5)])
     assert same(written(out, "003.at+0", "003.at+1.5"), made)
     assert same(overview(out)[0], [PLAIN[3], *made])
     two = (album / "plain", album / "square")

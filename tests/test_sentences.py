@@ -110,12 +110,12 @@ def test_an_attribute_turns_one_kind_into_the_other(model: Sentences, tmp_path: 
     attribute = load_attribute(out, model.saved)
     expected = model.encode(LIKES).mean(0) - model.encode(HATES).mean(0)
     torch.testing.assert_close(attribute.means[1] - attribute.means[0], expected, atol=1e-5, rtol=1e-4)
-    shifted = [model.shift(text, attribute, (-0.5, 0.0, 1.5)) for text in HATES]
+    shifted = [model.shift(text, [[(attribute, scale)] for scale in (-0.5, 0.0, 1.5)]) for text in HATES]
     assert sum(three[0] == text for three, text in zip(shifted, HATES, strict=True)) >= 7
     assert [three[1] for three in shifted] == HATES
     assert sum("likes" in three[2] for three in shifted) >= 7
     with pytest.raises(SeqvaeError, match="has 8 dimensions"):
-        model.shift(HATES[0], nowhere(5), (1.0,))
+        model.shift(HATES[0], [[(nowhere(5), scale)] for scale in (1.0,)])
     labelled = "".join(f"{'x' if text in HATES else 'y'}\t{text}\n" for text in TEXTS)
     (tmp_path / "both.tsv").write_text("class\ttext\n" + labelled, encoding="utf-8")
     assert model.learn_attribute([tmp_path / "both.tsv"], out) == {"x": 9, "y": 9}

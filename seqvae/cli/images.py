@@ -49,7 +49,8 @@ def shift(what: str, model: str, attribute: Path, scales: Sequence[float], out: 
 
     pipeline = opened(model)
     given = pipeline.read(what)
-    made = pipeline.shift(given, load_attribute(attribute, pipeline.saved), scales)
+    learnt = load_attribute(attribute, pipeline.saved)
+    made = pipeline.shift(given, [[(learnt, scale)] for scale in scales])
     names = [f"{Path(what).stem}.at{scale:+g}" for scale in scales]
     show(names, made, [[given, *made]], out)
 

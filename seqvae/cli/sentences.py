@@ -61,7 +61,8 @@ def shift(
 
     how = strategy(0.0, 0, 1.0, beam, length_penalty)
     pipeline = opened(model)
-    texts = pipeline.shift(what, load_attribute(attribute, pipeline.saved), scales, how)
+    learnt = load_attribute(attribute, pipeline.saved)
+    texts = pipeline.shift(what, [[(learnt, scale)] for scale in scales], how)
     show(("scale", "text"), list(zip(scales, texts, strict=True)), out, pipeline.notices([what]))
 
 

@@ -1,0 +1,1 @@
+"""The HTTP service and the studio: everything a pipeline can do, for many clients at once."""

@@ -1,0 +1,510 @@
+"""What the service does for each kind of model: a request's body in, an answer's body out; no HTTP.
+
+Conventions: everything here is called in threads and raises `SeqvaeError` for what a client can mend. The
+order of seeds, rows and decoding is the pipeline's own, so that an answer is what Python would give.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqvae import files, gallery, render
+from seqvae.checkpoint import (
+    attribute_name,
+    load_attribute,
+    load_model,
+    save_attribute,
+)
+from seqvae.decoding import Beam, Sampling, Stepper
+from seqvae.engine import (
+    Engine,
+    Places,
+    attributes_of,
+    beam_of,
+    find_model,
+    models,
+    points,
+    require,
+    sampling,
+)
+from seqvae.images import Images
+from seqvae.latent import Attribute, Plane, fit_attribute, fit_plane
+from seqvae.melodies import Encoding, Melodies
+from seqvae.pictures import Framing
+from seqvae.pipeline import KINDS
+from seqvae.sentences import Sentences
+from seqvae.service.batcher import Batcher
+from seqvae.service.schemas import (
+    MOST_NOTES,
+    MOST_WINDOWS,
+    AttributeInfo,
+    Decode,
+    FoundOnMap,
+    Generate,
+    How,
+    Interpolate,
+    Latent,
+    LatentMap,
+    LearnAttribute,
+    Made,
+    MadeThing,
+    ModelInfo,
+    OfThing,
+    OnMap,
+    Render,
+    Shift,
+    SongBody,
+    Thing,
+    Vary,
+)
+from seqvae.song import Phrase, SeqvaeError, Song, assemble, bars, seconds
+
+POINTS = 1024  # of a map
+LOADED = 4  # models of trainings that are held in memory, beside the embedded ones
+LONGEST_SOUND = 600.0  # seconds
+MELODY_ONLY = ("bars", "metre", "key", "tempo", "program")
+Seen = Callable[[int], None]
+SUFFIXES = {"mid": ".mid", "musicxml": ".musicxml", "wav": ".wav", "png": ".png"}
+
+
+class Reads(Protocol):
+    """What reads files, see `reading.Reader`."""
+
+    def song(self, data: bytes) -> Song: ...
+
+    def picture(self, data: bytes, framing: Framing) -> np.ndarray: ...
+
+
+# ------------------------------------------------------------------------------------------ kinds
+
+
+class MelodyDesk:
+    """Things of a model of melodies; what enters a verb is an `Encoding`."""
+
+    def __init__(self, model: Melodies, reader: Reads) -> None:
+        self.model, self.reader = model, reader
+
+    def source(self, thing: Thing) -> Encoding:
+        if thing.z is not None:
+            return self.model.placed(rows(thing.z), thing.metre)
+        song = self.song(thing)
+        require(
+            len(bars(song)) <= MOST_WINDOWS * self.model.codec.bars, "the song is too long for one request"
+        )
+        return self.model.encode(song, thing.track)
+
+    def song(self, thing: Thing) -> Song:
+        if thing.song is not None:
+            require(
+                sum(len(part.notes) for part in thing.song.parts) <= MOST_NOTES, "the song has too many notes"
+            )
+            return thing.song.song()
+        require(thing.file is not None, "a model of melodies takes a song, a file or z, not text")
+        assert thing.file is not None
+        return self.reader.song(thing.file)
+
+    def read(self, thing: Thing) -> MadeThing:
+        return self.shown(self.song(thing))
+
+    def shown(self, made: Song | Phrase) -> MadeThing:
+        song = assemble([made]) if isinstance(made, Phrase) else made
+        return MadeThing.model_construct(
+            song=SongBody.of(song), text=None, image=None, notices=list(song.notices)
+        )
+
+    def options(self, how: How, warm: bool) -> dict[str, Any]:
+        require(not how.beam, "a beam searches texts; leave it out for melodies")
+        temperature = how.temperature if how.temperature is not None else float(warm)
+        return {"temperature": temperature, "top_k": how.top_k, "top_p": how.top_p, "seed": how.seed}
+
+    def generate(self, body: Generate) -> list[Song]:
+        given = {name: getattr(body, name) for name in MELODY_ONLY if getattr(body, name) is not None}
+        return self.model.sample(body.n, prior=body.prior, **given, **self.options(body, True))
+
+    def decode(self, body: Decode) -> list[Song]:
+        options = self.options(body, False)
+        seed = options.pop("seed")
+        phrases = self.model.decode(rows(body.z), body.metre, sampling(*options.values()), seed)
+        return [assemble(phrases)]
+
+    def reconstruct(self, body: OfThing) -> list[Song]:
+        return [self.model.reconstruct(self.source(body.thing))]
+
+    def shift(self, body: Shift, places: Sequence[Places]) -> list[Song]:
+        return self.model.shift(self.source(body.thing), places)
+
+    def latent(self, thing: Thing) -> tuple[Tensor, list[bool], tuple[str, ...]]:
+        found = self.source(thing)
+        return found.means, [not w.phrase.notes for w in found.windows], (*found.song.notices, *found.notices)
+
+    def remarks(self, things: Sequence[Thing]) -> list[str]:
+        return []  # they stand with each song
+
+
+class TextDesk:
+    """Things of a model of text."""
+
+    def __init__(self, model: Sentences, reader: Reads) -> None:
+        self.model = model
+
+    def source(self, thing: Thing) -> str | Tensor:
+        if thing.z is not None:
+            return one_row(thing.z)
+        require(thing.text is not None, "a model of text takes a text or z, not a song or a file")
+        assert thing.text is not None
+        return thing.text
+
+    def read(self, thing: Thing) -> MadeThing:
+        if thing.file is not None:
+            try:
+                return MadeThing(text=thing.file.decode("utf-8").strip()[:2000])
+            except UnicodeDecodeError:
+                raise SeqvaeError("the file is no text in UTF-8") from None
+        return MadeThing(text=str(self.source(thing)))
+
+    def shown(self, made: str) -> MadeThing:
+        return MadeThing(text=made)
+
+    def options(self, how: How, warm: bool) -> dict[str, Any]:
+        temperature = how.temperature if how.temperature is not None else float(warm)
+        way: Sampling | Beam = sampling(temperature, how.top_k, how.top_p)
+        return {"how": beam_of(how.beam, how.length_penalty) if how.beam else way, "seed": how.seed}
+
+    def generate(self, body: Generate) -> list[str]:
+        refuse_melody_options(body)
+        return self.model.sample(body.n, prior=body.prior, **self.options(body, True))
+
+    def decode(self, body: Decode) -> list[str]:
+        return self.model.decode(self.fitting(rows(body.z)), **self.options(body, False))
+
+    def fitting(self, z: Tensor) -> Tensor:
+        return fitting(self.model, z)
+
+    def reconstruct(self, body: OfThing) -> list[str]:
+        return self.model.reconstruct([self.source(body.thing)], **self.options(body, False))
+
+    def shift(self, body: Shift, places: Sequence[Places]) -> list[str]:
+        return self.model.shift(self.source(body.thing), places, **self.options(body, False))
+
+    def latent(self, thing: Thing) -> tuple[Tensor, list[bool], tuple[str, ...]]:
+        return self.model.encode([self.source(thing)]), [], tuple(self.remarks([thing]))
+
+    def remarks(self, things: Sequence[Thing]) -> list[str]:
+        return list(self.model.notices([thing.text for thing in things if thing.text is not None]))
+
+
+class ImageDesk:
+    """Things of a model of pictures."""
+
+    def __init__(self, model: Images, reader: Reads) -> None:
+        self.model, self.reader = model, reader
+
+    def source(self, thing: Thing) -> np.ndarray | Tensor:
+        if thing.z is not None:
+            return one_row(thing.z)
+        require(thing.file is not None, "a model of pictures takes a file or z, not a song or a text")
+        assert thing.file is not None
+        return self.reader.picture(thing.file, self.model.codec.framing)
+
+    def read(self, thing: Thing) -> MadeThing:
+        found = self.source(thing)
+        return self.shown(self.model.decode(found[None])[0] if isinstance(found, Tensor) else found)
+
+    def shown(self, made: np.ndarray) -> MadeThing:
+        held = io.BytesIO()
+        gallery.as_page(made).save(held, "PNG")
+        return MadeThing(image=base64.b64encode(held.getvalue()).decode())
+
+    def options(self, how: How, warm: bool) -> dict[str, Any]:
+        return {}  # a picture is its likelihood's mean
+
+    def generate(self, body: Generate) -> list[np.ndarray]:
+        refuse_melody_options(body)
+        return self.model.sample(body.n, body.seed, body.prior)
+
+    def decode(self, body: Decode) -> list[np.ndarray]:
+        return self.model.decode(fitting(self.model, rows(body.z)))
+
+    def reconstruct(self, body: OfThing) -> list[np.ndarray]:
+        return self.model.reconstruct([self.source(body.thing)])
+
+    def shift(self, body: Shift, places: Sequence[Places]) -> list[np.ndarray]:
+        return self.model.shift(self.source(body.thing), places)
+
+    def latent(self, thing: Thing) -> tuple[Tensor, list[bool], tuple[str, ...]]:
+        return self.model.encode([self.source(thing)]), [], ()
+
+    def remarks(self, things: Sequence[Thing]) -> list[str]:
+        return []
+
+
+DESKS: dict[str, Any] = {"melody": MelodyDesk, "text": TextDesk, "image": ImageDesk}
+
+
+def rows(z: Sequence[Sequence[float]]) -> Tensor:
+    """(W, Z). Raises `SeqvaeError` for rows of several lengths."""
+    require(len({len(row) for row in z}) == 1, "the rows of z are of several lengths")
+    return torch.tensor(z, dtype=torch.float32)
+
+
+def one_row(z: Sequence[Sequence[float]]) -> Tensor:
+    require(len(z) == 1, f"a thing of this model has one row of z, not {len(z)}")
+    return rows(z)[0]
+
+
+def fitting(model: Engine, z: Tensor) -> Tensor:
+    size = model.saved.model.size.latent
+    require(z.shape[1] == size, f"this model's z has {size} dimensions, not {z.shape[1]}")
+    return z
+
+
+def refuse_melody_options(body: Generate) -> None:
+    given = [name for name in MELODY_ONLY if getattr(body, name) is not None]
+    require(not given, f"{' and '.join(given)} mean something to models of melodies alone")
+
+
+# ------------------------------------------------------------------------------------------ a model
+
+
+class Offered:
+    """A loaded model: its verbs, attributes and map."""
+
+    def __init__(
+        self, name: str, folder: Path, reader: Reads, learnt: Path, slots: int, seen: Seen | None
+    ) -> None:
+        """slots: rows decoded together; 0: every request decodes its own. seen: told the rows of a step."""
+        saved = load_model(folder)
+        self.name, self.folder, self.learnt = name, folder, learnt / saved.config["sha256"]
+        self.model: Any = KINDS[saved.codec.kind](saved)
+        self.desk: Any = DESKS[saved.codec.kind](self.model, reader)
+        self.lock = threading.Lock()
+        self.batcher: Batcher | None = None
+        if slots and isinstance(self.model.stepper, Stepper):
+            self.batcher = Batcher(self.model.stepper, self.model.codec.longest, slots, seen)
+            self.model.decoder = self.batcher.decode
+        self.measured: dict[str, Attribute] | None = None
+        self.plane: tuple[Plane, Any, Tensor] | None = None
+
+    def close(self) -> None:
+        if self.batcher is not None:
+            self.batcher.close()
+
+    def info(self) -> ModelInfo:
+        config, codec = self.model.config, self.model.codec
+        recipe = config.get("recipe")
+        return ModelInfo(
+            name=self.name,
+            kind=codec.kind,
+            what=str(config.get("what") or (recipe.get("about", "") if isinstance(recipe, dict) else "")),
+            latent=self.model.saved.model.size.latent,
+            bars=getattr(codec, "bars", None),
+            metres=list(config.get("metres", ())),
+            size=(codec.width, codec.height) if codec.kind == "image" else None,
+            licence=str(config.get("licence", "")),
+            attributes=[one.name for one in self.attributes()],
+        )
+
+    # -- verbs
+
+    def generate(self, body: Generate) -> Made:
+        return self._made(self.desk.generate(body))
+
+    def encode(self, body: OfThing) -> Latent:
+        z, silent, notices = self.desk.latent(body.thing)
+        return Latent(z=z.tolist(), silent=silent, notices=list(notices))
+
+    def decode(self, body: Decode) -> Made:
+        return self._made(self.desk.decode(body))
+
+    def reconstruct(self, body: OfThing) -> Made:
+        return self._made(self.desk.reconstruct(body), [body.thing])
+
+    def vary(self, body: Vary) -> Made:
+        options, source = self.desk.options(body, False), self.desk.source(body.thing)
+        if self.model.codec.kind == "image":
+            options = {"seed": body.seed}
+        return self._made(self.model.vary(source, body.amount, body.n, **options), [body.thing])
+
+    def interpolate(self, body: Interpolate) -> Made:
+        options = self.desk.options(body, False)
+        if self.model.codec.kind == "melody":
+            options["fit"] = body.fit
+        if body.corners is not None:
+            corners = [self.desk.source(corner) for corner in body.corners]
+            return self._made(self.model.blend(corners, body.places, **options), body.corners)
+        assert body.a is not None and body.b is not None
+        ends = [self.desk.source(end) for end in (body.a, body.b)]
+        found = self.model.interpolate(*ends, body.steps, **options)
+        if self.model.codec.kind != "melody":
+            return self._made(found, [body.a, body.b])
+        made = self._made(found.songs)
+        made.notices, made.journey = list(found.notices), self.desk.shown(found.journey)
+        return made
+
+    def shift(self, body: Shift) -> Made:
+        known = self._attributes()
+        places = [[(self._known(known, name), goal) for name, goal in one.items()] for one in body.places]
+        return self._made(self.desk.shift(body, places), [body.thing])
+
+    def _made(self, things: Sequence[Any], given: Sequence[Thing] = ()) -> Made:
+        made = [self.desk.shown(thing) for thing in things]
+        return Made.model_construct(things=made, notices=self.desk.remarks(given), journey=None)
+
+    # -- attributes
+
+    def attributes(self) -> list[AttributeInfo]:
+        own = [*attributes_of(self.folder), *self._measured()]
+        taught = [name for name in self._taught() if name not in own]
+        return [AttributeInfo(name=name, own=name in own) for name in [*own, *taught]]
+
+    def learn(self, body: LearnAttribute) -> AttributeInfo:
+        """Raises `SeqvaeError` where the name is one of the model's own attributes."""
+        own = any(body.name == one.name and one.own for one in self.attributes())
+        require(not own, f"{body.name} is an attribute of the model's own; choose another name")
+        kinds = [torch.cat([self._places_of(thing) for thing in kind]) for kind in (body.first, body.second)]
+        about = {"name": body.name, "counts": [len(body.first), len(body.second)]}
+        name = hashlib.sha256(body.name.encode()).hexdigest()[:32]
+        attribute = fit_attribute(*map(points, kinds))
+        save_attribute(self.learnt / f"{name}.safetensors", attribute, self.model.saved, about)
+        return AttributeInfo(name=body.name, own=False)
+
+    def _places_of(self, thing: Thing) -> Tensor:
+        """z (W, Z) of a thing's windows that are not silent."""
+        z, silent, _ = self.desk.latent(thing)
+        return z[[not still for still in silent]] if silent else z
+
+    def _known(self, known: Mapping[str, Attribute], name: str) -> Attribute:
+        require(name in known, f"the model {self.name} has no attribute {name!r}; it has {', '.join(known)}")
+        return known[name]
+
+    def _attributes(self) -> dict[str, Attribute]:
+        learnt = {**self._taught(), **attributes_of(self.folder)}
+        return self._measured() | {
+            name: load_attribute(path, self.model.saved) for name, path in learnt.items()
+        }
+
+    def _measured(self) -> dict[str, Attribute]:
+        with self.lock:
+            if self.measured is None:
+                self.measured = self.model.measured()
+        return self.measured
+
+    def _taught(self) -> dict[str, Path]:
+        found = {attribute_name(path): path for path in sorted(self.learnt.glob("*.safetensors"))}
+        return {name: path for name, path in found.items() if name}
+
+    # -- map
+
+    def map(self) -> LatentMap:
+        plane, _, places = self._plane()
+        return LatentMap.model_construct(
+            points=[(x, y) for x, y in places.tolist()], explained=plane.explained
+        )
+
+    def on_map(self, body: OnMap) -> FoundOnMap:
+        plane, atlas, held = self._plane()
+        places = [
+            [(x, y) for x, y in plane.project(self._places_of(thing)).tolist()] for thing in body.things
+        ]
+        wanted = torch.tensor(body.places, dtype=torch.float32).reshape(-1, 2)
+        at = torch.cdist(wanted, held).argmin(1)
+        made = self.model.decoded(atlas.posterior.mean[at], atlas.conditions[at.numpy()], *self._way(body))
+        return FoundOnMap.model_construct(
+            places=places, points=at.tolist(), things=[self.desk.shown(thing) for thing in made]
+        )
+
+    def _way(self, how: How) -> tuple[Sampling | Beam, int]:
+        if how.beam:
+            require(self.model.codec.kind == "text", "a beam searches texts; leave it out")
+            return beam_of(how.beam, how.length_penalty), how.seed
+        return sampling(how.temperature or 0.0, how.top_k, how.top_p), how.seed
+
+    def _plane(self) -> tuple[Plane, Any, Tensor]:
+        with self.lock:
+            if self.plane is None:
+                atlas = self.model.atlas(POINTS)
+                plane = fit_plane(atlas.posterior.mean)
+                self.plane = plane, atlas, plane.project(atlas.posterior.mean)
+        return self.plane
+
+
+class Shelf:
+    """The models by their names, loaded when first asked for; those of trainings come and go."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        reader: Reads,
+        learnt: Path,
+        slots: int,
+        trained: Callable[[str], Path | None] = lambda name: None,
+        seen: Seen | None = None,
+    ) -> None:
+        """names: embedded or folders; none: all embedded. trained: the folder of a training's model."""
+        self.reader, self.learnt, self.slots, self.trained, self.seen = reader, learnt, slots, trained, seen
+        chosen = {name: find_model(name) for name in names} or models()
+        self.folders = {Path(name).name: folder for name, folder in chosen.items()}
+        self.loaded: OrderedDict[str, tuple[int, Offered]] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def get(self, name: str) -> Offered:
+        """Raises KeyError for a name that is none."""
+        folder = self.folders.get(name) or self.trained(name)
+        if folder is None:
+            raise KeyError(name)
+        folder = folder if (folder / "config.json").is_file() else folder / "best"
+        with self.lock:
+            stamp = (folder / "config.json").stat().st_mtime_ns  # a training's best model changes
+            held = self.loaded.get(name)
+            if held is None or held[0] != stamp:
+                fresh = Offered(name, folder, self.reader, self.learnt, self.slots, self.seen)
+                self.loaded[name] = stamp, fresh
+                if held is not None:
+                    held[1].close()
+            self.loaded.move_to_end(name)
+            extra = [other for other in self.loaded if other not in self.folders]
+            for other in extra[: max(len(extra) - LOADED, 0)]:
+                self.loaded.pop(other)[1].close()
+            return self.loaded[name][1]
+
+    def kind(self, name: str) -> str:
+        return str(self.get(name).model.codec.kind)
+
+    def offered(self) -> list[Offered]:
+        """All that are loaded."""
+        with self.lock:
+            return [offered for _, offered in self.loaded.values()]
+
+    def close(self) -> None:
+        for offered in self.offered():
+            offered.close()
+
+
+def rendered(body: Render, reader: Reads) -> bytes:
+    """A song as a file. Raises `SeqvaeError` for another thing, or too long a sound."""
+    require(body.thing.song is not None or body.thing.file is not None, "a song or its file can be rendered")
+    if body.thing.song is not None:
+        song = body.thing.song.song()
+    else:
+        assert body.thing.file is not None
+        song = reader.song(body.thing.file)
+    if body.format == "wav":
+        lasts = seconds(song, song.beats)
+        require(lasts <= LONGEST_SOUND, f"a sound lasts {LONGEST_SOUND:g} seconds at most, not {lasts:.0f}")
+    with tempfile.TemporaryDirectory(prefix="seqvae-") as room:
+        path = Path(room) / f"song{SUFFIXES[body.format]}"
+        write: Any = {"wav": render.sound, "png": render.piano_roll}.get(body.format, files.write)
+        write(song, path)
+        return path.read_bytes()

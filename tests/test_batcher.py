@@ -1,0 +1,126 @@
+"""The micro-batcher: what threads decode together is what each decodes alone; who leaves frees its slots."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from seqvae.codecs import NotesCodec
+from seqvae.decoding import GREEDY, Sampling, Stepper, decode
+from seqvae.model import SequenceVAE, Size
+from seqvae.service.batcher import Batcher, Ticket, Unwanted, holding
+
+HOWS = (GREEDY, Sampling(), Sampling(0.7, 5), Sampling(1.4, 0, 0.9))
+
+
+@pytest.fixture(scope="module")
+def stepper() -> Stepper:
+    """Of the size of real models, where a matrix product's last bits may depend on its rows."""
+    torch.manual_seed(0)
+    codec = NotesCodec(bars=1, bar_ticks=48)
+    return Stepper(SequenceVAE(codec.streams, codec.conditions, Size()))
+
+
+@pytest.fixture
+def batcher(stepper: Stepper) -> Iterator[Batcher]:
+    batcher = Batcher(stepper, 49, slots=32)
+    yield batcher
+    batcher.close()
+
+
+def given(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(rows, 128, generator=torch.Generator().manual_seed(seed)), torch.tensor(
+        [[4, 2]] * rows
+    )
+
+
+def endless(rows: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    return given(rows, 1)
+
+
+def test_among_others_as_alone(stepper: Stepper, batcher: Batcher) -> None:
+    """Requests of 1 to 40 rows from 12 threads in 32 slots; equal bytes."""
+
+    def ask(number: int) -> list[np.ndarray]:
+        return batcher.decode(*given(number * 7 % 40 + 1, number), HOWS[number % 4], seed=number)
+
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(ask, range(36)))
+    for number, rows in enumerate(found):
+        z, conditions = given(number * 7 % 40 + 1, number)
+        alone = decode(stepper, z, conditions, HOWS[number % 4], seed=number, most_steps=49)
+        assert len(rows) == len(alone) and all(map(np.array_equal, rows, alone))
+    assert batcher.gauge() == (0, 0)
+
+
+def test_who_leaves_frees_the_slots_and_others_go_on(stepper: Stepper) -> None:
+    """A request is given up at its third step; another, behind it in the queue, is answered."""
+    batcher, ticket, steps = Batcher(stepper, 49, slots=8), Ticket(), []
+
+    def watch(row: int, symbols: np.ndarray) -> None:
+        steps.append(row)
+        ticket.left = len(steps) >= 3 * 8
+
+    ticket.watch = watch
+    with ThreadPoolExecutor(2) as pool:
+
+        def leave() -> None:
+            with holding(ticket):
+                batcher.decode(*endless(800), Sampling(), seed=3)
+
+        leaving = pool.submit(leave)
+        while not steps:
+            time.sleep(0.001)
+        staying = pool.submit(batcher.decode, *given(3, 5), GREEDY)
+        with pytest.raises(Unwanted):
+            leaving.result()
+        assert all(
+            map(np.array_equal, staying.result(), decode(stepper, *given(3, 5), GREEDY, most_steps=49))
+        )
+    assert 24 <= len(steps) <= 40  # not 800 rows
+    batcher.close()
+
+
+def test_a_deadline_passes_before_and_during(stepper: Stepper, batcher: Batcher) -> None:
+    with holding(Ticket(deadline=time.monotonic() - 1)), pytest.raises(Unwanted):
+        batcher.decode(*given(1, 0), GREEDY)
+    ticket = Ticket()
+    ticket.watch = lambda row, symbols: setattr(ticket, "deadline", time.monotonic())
+    with holding(ticket), pytest.raises(Unwanted):
+        batcher.decode(*endless(2000), Sampling())
+
+
+def test_a_fault_in_a_step_ends_its_orders_and_not_the_loop(stepper: Stepper, batcher: Batcher) -> None:
+    def fail(row: int, symbols: np.ndarray) -> None:
+        raise RuntimeError("of the watcher")
+
+    with holding(Ticket(watch=fail)), pytest.raises(RuntimeError, match="of the watcher"):
+        batcher.decode(*given(2, 0), GREEDY)
+    with pytest.raises(ValueError, match="49 steps at most"):
+        batcher.decode(*given(2, 0), GREEDY, most_steps=3)
+    with pytest.raises(RuntimeError):  # rows of another size
+        batcher.decode(torch.zeros(2, 5), torch.tensor([[4, 2]] * 2), GREEDY)
+    assert len(batcher.decode(*given(2, 0), GREEDY)) == 2
+
+
+def test_closed_it_decodes_no_more(stepper: Stepper) -> None:
+    batcher = Batcher(stepper, 49, slots=8)
+    ticket, begun = Ticket(), threading.Event()
+    ticket.watch = lambda row, symbols: begun.set()
+    with ThreadPoolExecutor(1) as pool:
+
+        def ask() -> None:
+            with holding(ticket):
+                batcher.decode(*endless(2000), Sampling())
+
+        asking = pool.submit(ask)
+        begun.wait()
+        batcher.close()
+        with pytest.raises(Unwanted):
+            asking.result()
+    with pytest.raises(Unwanted):
+        batcher.decode(*given(1, 0), GREEDY)
