@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,6 @@ def pitch(phrase: Phrase) -> float:
 def pitch_range(phrase: Phrase) -> float:
     """Semitones from the lowest note to the highest."""
     return float(np.ptp([note.pitch for note in phrase.notes] or [0]))
-
-
-def interval(phrase: Phrase) -> float:
-    """Semitones from note to note, on average."""
-    steps = [abs(after.pitch - note.pitch) for note, after in pairwise(phrase.notes)]
-    return float(np.mean(steps or [0]))
 
 
 def syncopation(phrase: Phrase) -> float:
@@ -54,7 +47,6 @@ MEASURES: dict[str, dict[str, Callable[[Any], float]]] = {  # by the kind of cod
         "note-density": note_density,
         "pitch": pitch,
         "pitch-range": pitch_range,
-        "interval": interval,
         "syncopation": syncopation,
     },
     "text": {"length": length},

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from seqvae.attributes import MEASURES
-from seqvae.checkpoint import Saved, save_attribute
+from seqvae.checkpoint import Saved, load_attribute, save_attribute
 from seqvae.codecs import Codec, Encoded
 from seqvae.corpus import collate
 from seqvae.decoding import FEWEST_ROWS, GREEDY, MOST_ROWS, Beam, Sampling, Stepper, decode, free_running
 from seqvae.image import ImageVAE, Model
-from seqvae.latent import Attribute, bilinear, fit_attribute, slerp
+from seqvae.latent import Attribute, bilinear, fit_attribute, fit_measure, slerp
 from seqvae.objective import Posterior
 from seqvae.song import SeqvaeError
 
@@ -89,8 +89,11 @@ class Engine:
             if isinstance(thing, Tensor):
                 require(thing.shape == (size,), f"this model's z has {size} dimensions, not {thing.numel()}")
         spelt = [self.codec.encode(thing) for thing in things if not isinstance(thing, Tensor)]
-        fresh = iter(self._posterior(spelt).mean)
-        return torch.stack([thing if isinstance(thing, Tensor) else next(fresh) for thing in things])
+        fresh = self._posterior(spelt).mean
+        if len(spelt) == len(things):
+            return fresh
+        own = iter(fresh)
+        return torch.stack([thing if isinstance(thing, Tensor) else next(own) for thing in things])
 
     def labelled(self, path: Path, label: str | None = None) -> Iterator[tuple[Any, str | None]]:
         """The things in a file or folder, with their labels."""
@@ -155,21 +158,18 @@ class Engine:
         """(1, C) what a thing is told when nobody says what."""
         return NOTHING
 
-    def measured(self, count: int = 1024) -> dict[str, Attribute]:
-        """An attribute for each measure of the kind (`MEASURES`), by its name.
+    def measured(self, count: int = 2048) -> dict[str, Attribute]:
+        """An attribute for each measure of the kind (`MEASURES`), by its name: `fit_measure` on the atlas.
 
-        Each leads from the lower quarter of the atlas, by what its points decode to, to the upper one; a
-        measure in which these do not differ has none.
+        What is measured is what its points decode to; a measure in which these do not differ has none.
         """
-        (z, spread), conditions = self.atlas(count)
+        (z, _), conditions = self.atlas(count)
         things = self.decoded(z, conditions, GREEDY, 0)
         found = {}
         for name, measure in MEASURES[self.codec.kind].items():
-            values = np.array([measure(thing) for thing in things])
-            low, high = np.quantile(values, (0.25, 0.75))
-            kinds = [torch.from_numpy(np.flatnonzero(kind)) for kind in (values <= low, values >= high)]
-            if low < high:
-                found[name] = fit_attribute(*(Posterior(z[kind], spread[kind]) for kind in kinds))
+            values = torch.tensor([measure(thing) for thing in things])
+            if values.min() < values.max():
+                found[name] = fit_measure(z, values)
         return found
 
     def _goals(self, amount: float, n: int, seed: int) -> Tensor:
@@ -244,7 +244,23 @@ def find_model(name: str | Path) -> Path:
 
 def attributes_of(folder: Path) -> dict[str, Path]:
     """The files of the attributes that came with the model in a folder, by name."""
-    return {path.stem: path for path in sorted(folder.glob("attributes/*.safetensors"))}
+    places = (folder / "attributes", folder / "best" / "attributes")
+    return {path.stem: path for place in places for path in sorted(place.glob("*.safetensors"))}
+
+
+def find_attribute(named: str | Path, model: str | Path, pipeline: Engine) -> Attribute:
+    """The attribute in a file; or one of the model's own, by its name. `SeqvaeError` where there is none."""
+    if os.path.isfile(named):
+        return load_attribute(Path(named), pipeline.saved)
+    own = attributes_of(find_model(model))
+    if str(named) in own:
+        return load_attribute(own[str(named)], pipeline.saved)
+    measures = MEASURES[pipeline.codec.kind]
+    known = ", ".join([*own, *measures])
+    require(str(named) in measures, f"there is no attribute {named}; the model's own are {known}")
+    measured = pipeline.measured()
+    require(str(named) in measured, f"the model's things do not differ in {named}")
+    return measured[str(named)]
 
 
 def require(holds: bool, sentence: str) -> None:

@@ -200,6 +200,23 @@ def fit_attribute(first: Posterior, second: Posterior) -> Attribute:
     return Attribute(means.float(), axis.float(), maps.float())
 
 
+def fit_measure(z: Tensor, values: Tensor, shrinkage: float = 0.25) -> Attribute:
+    """The way along which a number rises: ridge regression of values (N,) on z (N, Z), and its pattern.
+
+    Place 1 is one standard deviation of the values above their mean, as z tells them. The way is not the
+    regression's weights but how z moves with what they predict (Haufe et al. 2014).
+    """
+    z, values = z.double(), values.double()
+    centre, spread = z.mean(0), torch.cov(z.T, correction=0)
+    size, deviation = len(spread), values.std(correction=0).clamp(min=1e-12)
+    ridge = shrinkage * spread.trace() / size * torch.eye(size, dtype=torch.float64)
+    weights = torch.linalg.solve(spread + ridge, (z - centre).T @ (values - values.mean()) / len(z))
+    pattern = spread @ weights / (weights @ spread @ weights).clamp(min=1e-12) * deviation
+    means = torch.stack((centre - pattern, centre + pattern))
+    still = torch.eye(size).expand(2, -1, -1).contiguous()
+    return Attribute(means.float(), (weights / deviation / 2).float(), still)
+
+
 class Plane(NamedTuple):
     """The two directions in which points vary most (Pearson 1901)."""
 

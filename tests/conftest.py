@@ -1,12 +1,19 @@
-"""What tests share: one thread, hypothesis without chance, a tiny model of melodies, commands run."""
+"""What tests share: one thread, hypothesis without chance, a tiny model, commands run, a server."""
 
+import multiprocessing
 import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import httpx  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import uvicorn  # noqa: E402
 from click.testing import CliRunner, Result  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -16,6 +23,7 @@ from seqvae.cli import main  # noqa: E402
 from seqvae.codecs import NotesCodec  # noqa: E402
 from seqvae.latent import Attribute  # noqa: E402
 from seqvae.model import SequenceVAE, Size  # noqa: E402
+from seqvae.service.app import Settings, create_app  # noqa: E402
 from seqvae.song import Metre, Note, Phrase  # noqa: E402
 
 torch.set_num_threads(1)
@@ -88,3 +96,34 @@ def refused(*words: object) -> str:
     assert result.exit_code == 2 and "Traceback" not in result.output and not result.stdout, result.output
     assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
     return result.stderr
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """The real server in a process of its own, ready, on a free port: its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(settings, port))
+    server.start()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not ready(url):
+            assert server.is_alive(), "the server does not start"
+            time.sleep(0.05)
+        yield url
+    finally:
+        server.terminate()
+        server.join()
+
+
+def serve(settings: Settings, port: int) -> None:
+    torch.set_num_threads(1)
+    uvicorn.run(create_app(settings), port=port, log_level="warning", access_log=False)
+
+
+def ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -649,3 +649,30 @@ def test_progress_is_told_past_two_seconds(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [f"reading {n} of 30  slowly" for n in (2, 12, 22, 30)]
+
+
+def test_shift_brings_a_song_to_places(tmp_path: Path) -> None:
+    """The embedded model's own attribute by its name: the more notes, the further."""
+    tune = Path(__file__).parent.parent / "data" / "heron_weather.mid"
+    words = [
+        "--attribute",
+        "note-density",
+        "--scale",
+        -2,
+        "--scale",
+        0,
+        "--scale",
+        2,
+        "-o",
+        tmp_path,
+        "--png",
+    ]
+    done("shift", tune, *words)
+    assert names(tmp_path) == sorted(
+        f"heron_weather.at{place}.{form}" for place in ("-2", "+0", "+2") for form in ("mid", "png")
+    )
+    few, same, many = (
+        len(files.read(tmp_path / f"heron_weather.at{place}.mid").parts[0].notes)
+        for place in ("-2", "+0", "+2")
+    )
+    assert few < same < many

@@ -17,8 +17,11 @@ from seqvae.latent import (
     Mixture,
     Succession,
     aggregate_log_density,
+    bilinear,
     divergences,
     fit_attribute,
+    fit_measure,
+    fit_plane,
     fit_succession,
     slerp,
 )
@@ -316,3 +319,44 @@ def test_nothing_moves_at_scale_0_nor_where_the_kinds_are_one() -> None:
     first, second = kinds(50)
     assert torch.equal(fit_attribute(first, second).shift(first.mean, 0.0), first.mean)
     assert torch.allclose(fit_attribute(first, first).shift(second.mean, 1.0), second.mean, atol=1e-5)
+
+
+def test_a_measure_is_a_way_along_which_it_rises() -> None:
+    """Dimension 1 moves with dimension 0, of which alone the values are: the way has both, the axis one."""
+    z = noise(20_000, 4, seed=8)
+    z[:, 1] = 0.6 * z[:, 0] + 0.8 * z[:, 1]
+    values = 3 * z[:, 0] + 10
+    attribute = fit_measure(z, values, shrinkage=1e-6)
+    way = (attribute.means[1] - attribute.means[0]) / 2
+    torch.testing.assert_close(way, torch.tensor([1.0, 0.6, 0, 0]), atol=0.03, rtol=0)
+    torch.testing.assert_close(attribute.place(z), (values - values.mean()) / values.std(), atol=0.01, rtol=0)
+    moved = attribute.shift(z, 2.0)
+    short = attribute.place(z) < 2
+    torch.testing.assert_close(moved[short][:, 0], torch.full((int(short.sum()),), 2.0), atol=0.03, rtol=0)
+    assert torch.equal(moved[~short], z[~short])
+
+
+def test_a_plane_shows_the_two_widest_directions() -> None:
+    turn = torch.linalg.qr(noise(5, 5, seed=2)).Q
+    z = noise(5000, 5, seed=3) * torch.tensor([0.1, 3.0, 0.1, 1.5, 0.1]) @ turn + 7
+    plane = fit_plane(z)
+    torch.testing.assert_close((plane.axes.T @ turn.T).abs(), torch.eye(5)[[1, 3]], atol=0.02, rtol=0)
+    assert plane.explained == pytest.approx((9 + 2.25) / (9 + 2.25 + 0.03), abs=0.002)
+    assert plane.project(z).mean(0).abs().max() < 1e-4
+    assert plane.axes.gather(0, plane.axes.abs().argmax(0, keepdim=True)).min() > 0
+    assert torch.equal(fit_plane(-z).axes, plane.axes)
+    assert fit_plane(z[:, :1]).project(z[:, :1]).shape == (5000, 2)
+
+
+def test_a_square_has_its_corners_and_its_sides() -> None:
+    corners = list(noise(4, 6, seed=1))
+    for at, corner in zip(((0, 0), (1, 0), (0, 1), (1, 1)), corners, strict=True):
+        found = bilinear(corners, *at)
+        assert found is not None and torch.equal(found, corner)
+    above, left = bilinear(corners, 0.3, 0), bilinear(corners, 0, 0.3)
+    assert above is not None and torch.equal(above, slerp(corners[0], corners[1], 0.3))
+    assert left is not None and torch.equal(left, slerp(corners[0], corners[2], 0.3))
+    lacking = [None, *corners[1:]]
+    alone = bilinear(lacking, 0.4, 0)
+    assert alone is not None and torch.equal(alone, corners[1]) and bilinear(lacking, 0, 0) is None
+    assert bilinear([None] * 4, 0.5, 0.5) is None

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import nowhere
 
 from seqvae import files
+from seqvae.attributes import MEASURES
 from seqvae.checkpoint import Saved, build_model, save_model
 from seqvae.codecs import NotesCodec
 from seqvae.corpus import collate
 from seqvae.engine import find_model
-from seqvae.latent import Mixture, Succession
+from seqvae.latent import Attribute, Mixture, Succession
 from seqvae.likelihood import sequence_nll
-from seqvae.melodies import Melodies, Morph, cells
+from seqvae.melodies import Melodies, Morph, cells, pace
 from seqvae.model import Size
 from seqvae.pipeline import Pipeline
 from seqvae.song import Key, Metre, Note, Part, SeqvaeError, Song, bars, find_key, melody, seconds, windows
@@ -446,3 +448,56 @@ def test_models_are_found(learned: Saved, pipeline: Melodies, tmp_path: Path) ->
     for name in ("nothing like it", tmp_path, "a\0b", "x" * 5000):
         with pytest.raises(SeqvaeError, match="embedded"):
             Pipeline.from_pretrained(name)
+
+
+# ------------------------------------------------------------------------------------ places
+
+
+def test_places_are_songs(pipeline: Melodies) -> None:
+    """z of windows is the encoding of what they decode to, and can be varied and mixed like a song."""
+    z = pipeline.encode(joy).means
+    placed = pipeline.placed(z, "4/4")
+    assert torch.equal(placed.means, z) and [w.bar for w in placed.windows] == list(range(0, 2 * len(z), 2))
+    assert line(placed.song) == line(pipeline.reconstruct(placed)) and pipeline.encode(placed) is placed
+    with pytest.raises(SeqvaeError, match="dimensions, not 3"):
+        pipeline.placed(torch.zeros(2, 3))
+
+
+def test_a_shift_goes_there_window_by_window(pipeline: Melodies) -> None:
+    encoding = pipeline.encode(joy)
+    goal = encoding.means[-1]  # both kinds' means on the line through here, far away
+    still = torch.eye(len(goal)).expand(2, -1, -1)
+    attribute = Attribute(torch.stack((-goal, goal)), goal / (2 * goal @ goal), still)
+    same, there = pipeline.shift(joy, [[(attribute, 0.0)], [(attribute, 1.0), (attribute, 0.0)]])
+    assert line(same) == line(pipeline.reconstruct(joy))
+    assert line(there) != line(same) and [w.onset for w in pipeline.encode(there).windows][:1] == [0.0]
+    with pytest.raises(SeqvaeError, match="another model"):
+        pipeline.shift(joy, [[(nowhere(3), 1.0)]])
+
+
+def test_a_square_of_songs(pipeline: Melodies, plain: Melodies) -> None:
+    """Its corners have their own metres, tempi and notes; a place between has a metre and a tempo between."""
+    others = plain.sample(2, bars=6, metre="3/4", tempo=240)
+    corners = [joy, *plain.sample(1, bars=2, metre="6/8", tempo=60), *others]
+    first, second, middle = pipeline.blend(corners, [(0.0, 0.0), (1.0, 0.0), (0.75, 0.0)])
+    reconstructed = pipeline.reconstruct(joy)
+    notes = reconstructed.parts[pipeline.encode(joy).track].notes
+    assert [n[:3] for n in first.parts[0].notes][: len(notes)] == [n[:3] for n in notes]
+    assert [str(song.metres[0][1]) for song in (first, second, middle)] == ["4/4", "6/8", "6/8"]
+    tempo = pace(joy)
+    assert middle.tempi[0][1] == pytest.approx(tempo**0.25 * 60**0.75) and second.tempi[0][1] == 60
+    for bad in ([(1.5, 0.0)], [(0.0, -0.1)]):
+        with pytest.raises(SeqvaeError, match="lies in 0 to 1"):
+            pipeline.blend(corners, bad)
+    with pytest.raises(SeqvaeError, match="four corners, not 3"):
+        pipeline.blend(corners[:3], [(0.0, 0.0)])
+
+
+def test_measures_are_learnt_of_what_the_atlas_decodes_to(pipeline: Melodies, plain: Melodies) -> None:
+    for model in (pipeline, plain):
+        (z, spread), conditions = model.atlas(64)
+        assert len(z) == len(spread) == len(conditions) <= 64 and torch.equal(model.atlas(64)[0].mean, z)
+        found = model.measured(64)
+        assert {*found} <= {*MEASURES["melody"]} and found
+        again = model.measured(64)
+        assert all(torch.equal(found[name].axis, again[name].axis) for name in found)

@@ -20,7 +20,7 @@ ORDER = (
     *("networks", "model", "image", "decoding", "importance"),
     *("recipes", "corpus", "checkpoint", "metrics", "render", "gallery", "evaluation", "engine"),
     *("melodies", "sentences", "images", "pipeline", "train"),
-    *("service", "cli", "__main__"),
+    *("service", "client", "cli", "__main__"),
 )
 MATHEMATICS = {
     "likelihood",
@@ -43,7 +43,9 @@ TORCHLESS = {
 }  # music, which knows no torch
 HOMES = {  # where a library may be imported at all
     **dict.fromkeys(("click", "rich"), {"cli"}),
-    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "pydantic"), {"service"}),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client", "ray"), {"service"}),
+    "pydantic": {"service", "client"},
+    "httpx": {"client"},
     # The command line knows the programmes of General MIDI by pretty_midi's names.
     **dict.fromkeys(
         ("symusic", "music21", "pretty_midi", "mido"), {"scores", "files", "attributes", "render", "cli"}
@@ -229,6 +231,10 @@ def test_a_house_in_order_has_no_faults() -> None:
         ("checkpoint", "import click", "has no business with click"),
         ("service", "from rich.table import Table", "has no business with rich"),
         ("cli", "def serve():\n    import fastapi", "has no business with fastapi"),
+        ("service", "import httpx", "has no business with httpx"),
+        ("client", "from fastapi import FastAPI", "has no business with fastapi"),
+        ("service", "from seqvae.client import Client", "imports seqvae.client, which stands below it"),
+        ("service", "def f():\n    import ray", "imports ray inside a function"),
         ("checkpoint", "import symusic", "has no business with symusic"),
         ("checkpoint", "def load():\n    import json", "imports json inside a function"),
         ("song", "class A:\n    def b(self):\n        from re import match", "imports re inside a function"),

@@ -209,7 +209,10 @@ def test_an_attribute_is_learnt_and_followed(folder: Path, tmp_path: Path) -> No
     )
     assert "for models of melody" in refused("attributes", "learn", *names, "-m", "melody", "-o", kept)
     assert "--attribute" in refused("shift", HATES[0], "-m", folder)
-    assert "of melody" in refused("shift", HATES[0], "-m", "melody", "--attribute", kept)
+    tune = Path(__file__).parent.parent / "data" / "heron_weather.mid"
+    assert "another model" in refused("shift", tune, "-m", "melody", "--attribute", kept)
+    assert "do not differ in length" in refused("shift", HATES[0], "-m", folder, "--attribute", "length")
+    assert "the model's own are length" in refused("shift", HATES[0], "-m", folder, "--attribute", "colour")
 
 
 def test_options_of_another_kind_are_refused(folder: Path) -> None:

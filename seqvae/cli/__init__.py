@@ -14,6 +14,7 @@ import click
 
 from seqvae import __version__
 from seqvae.cli.corpora import prepare
+from seqvae.cli.serving import key, serve
 from seqvae.cli.training import attributes, evaluate, models, train
 from seqvae.cli.verbs import generate, interpolate, reconstruct, shift, vary
 
@@ -68,5 +69,7 @@ for command in (
     evaluate,
     attributes,
     models,
+    serve,
+    key,
 ):
     main.add_command(command)

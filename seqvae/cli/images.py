@@ -45,11 +45,11 @@ def vary(what: str, model: str, amount: float, count: int, seed: int, out: Path 
 
 
 def shift(what: str, model: str, attribute: Path, scales: Sequence[float], out: Path | None) -> None:
-    from seqvae.checkpoint import load_attribute
+    from seqvae.engine import find_attribute
 
     pipeline = opened(model)
     given = pipeline.read(what)
-    learnt = load_attribute(attribute, pipeline.saved)
+    learnt = find_attribute(attribute, model, pipeline)
     made = pipeline.shift(given, [[(learnt, scale)] for scale in scales])
     names = [f"{Path(what).stem}.at{scale:+g}" for scale in scales]
     show(names, made, [[given, *made]], out)

@@ -1,4 +1,4 @@
-"""generate, interpolate, reconstruct, vary for melodies: a call on `Melodies` each, songs written."""
+"""generate, interpolate, reconstruct, vary, shift for melodies: a call on `Melodies` each, songs written."""
 
 from __future__ import annotations
 
@@ -100,6 +100,23 @@ def vary(
             read, amount, count, track=track, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
         named = dict(zip(numbered(f"{song.stem}.variation-", count), songs, strict=True))
+        write_songs(named, folder, Forms(musicxml, wav, png), tell)
+    summarise(named, out)
+
+
+def shift(
+    what: str, model: str, track: str | None, attribute: Path, scales: Sequence[float],
+    out: Path | None, musicxml: bool, wav: bool, png: bool,
+) -> None:  # fmt: skip
+    from seqvae import files
+    from seqvae.engine import find_attribute
+
+    out, song = out or HERE, Path(what)
+    with results(out) as folder, Progress() as tell:
+        read, pipeline = files.read(song), opened(model)
+        learnt = find_attribute(attribute, model, pipeline)
+        songs = pipeline.shift(read, [[(learnt, scale)] for scale in scales], track=track)
+        named = dict(zip([f"{song.stem}.at{scale:+g}" for scale in scales], songs, strict=True))
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
     summarise(named, out)
 

@@ -57,11 +57,11 @@ def shift(
     what: str, model: str, attribute: Path, scales: Sequence[float], beam: int, length_penalty: float,
     out: Path | None,
 ) -> None:  # fmt: skip
-    from seqvae.checkpoint import load_attribute
+    from seqvae.engine import find_attribute
 
     how = strategy(0.0, 0, 1.0, beam, length_penalty)
     pipeline = opened(model)
-    learnt = load_attribute(attribute, pipeline.saved)
+    learnt = find_attribute(attribute, model, pipeline)
     texts = pipeline.shift(what, [[(learnt, scale)] for scale in scales], how)
     show(("scale", "text"), list(zip(scales, texts, strict=True)), out, pipeline.notices([what]))
 

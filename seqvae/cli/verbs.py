@@ -185,21 +185,30 @@ vary = verb(
 )
 shift = verb(
     "shift",
-    "Bring a sentence or a picture to places of an attribute that `seqvae attributes learn` made.",
+    """Bring a song's melody, a sentence or a picture to places of an attribute.
+
+    The attribute is a file that `seqvae attributes learn` made, or one of the model's own by its name:
+    note-density, pitch, pitch-range and syncopation of melodies, length of texts, brightness of pictures,
+    glasses of the embedded avatars.
+    """,
     [
-        click.Argument(["what"], metavar="TEXT|PICTURE"),
+        WHAT,
         MODEL,
-        click.Option(["--attribute"], type=FILE, required=True, help="File of the attribute."),
+        TRACK,
+        click.Option(
+            ["--attribute"], type=FILE, required=True, metavar="FILE|NAME", help="What to shift by."
+        ),
         click.Option(
             ["--scale", "scales"],
             type=float,
             multiple=True,
             default=(-1.0, -0.5, 0.0, 0.5, 1.0),
             show_default=True,
-            help="How far; again for several.  1 is where the second kind is on average, -1 the first.",
+            help="How far; again for several.  1 is where the second kind is on average, -1 the first; of a "
+            "measure, one standard deviation from the mean.",
         ),
         *SEARCHED,
-        click.Option(["-o", "--out"], type=FILE, help="Text: a .txt or .jsonl file. Pictures: a folder."),
+        *written(png=False),
     ],
-    {"text": sentences.shift, "image": images.shift},
+    {"melody": melodies.shift, "text": sentences.shift, "image": images.shift},
 )

@@ -8,10 +8,12 @@ that is refused at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import shutil
+import sys
 import tempfile
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -41,6 +43,7 @@ from seqvae.song import SeqvaeError
 STUDIO = Path(__file__).parent / "studio"
 Result = TypeVar("Result")
 EVENTS, FRESH = "text/event-stream", {"Cache-Control": "no-store"}
+SWITCH = 0.001  # seconds a thread keeps the interpreter while others wait, so that none starves
 MEDIA = {
     "mid": "audio/midi",
     "musicxml": "application/vnd.recordare.musicxml+xml",
@@ -79,21 +82,38 @@ class Desk:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.telemetry = Telemetry(settings.log)
-        self.ready = False
+        self.ready, self.fault = False, ""
+        self.closing = contextlib.ExitStack()
         self.inside = 0  # requests at work
         self.limiter: anyio.CapacityLimiter | None = None
 
+    def start(self) -> None:
+        """`open`; what goes wrong is logged, and told to whoever asks whether the service is ready."""
+        try:
+            self.open()
+        except Exception as fault:
+            self.fault = str(fault) or type(fault).__name__
+            self.telemetry.log("fault", {"fault": repr(fault), "trace": traceback.format_exc()}, "error")
+
     def open(self) -> None:
         """Everything that takes time: processes, folders, models, and a first request to each."""
-        settings = self.settings
-        self.temporary = None if settings.data else tempfile.mkdtemp(prefix="seqvae-")
-        self.data = settings.data or Path(str(self.temporary))
-        self.reader = Reader(settings.parsers)
-        self.jobs = Jobs(self.data, settings.retention) if settings.jobs else None
+        settings, closing = self.settings, self.closing
+        temporary = settings.data or closing.enter_context(
+            tempfile.TemporaryDirectory(prefix="seqvae-serve-")
+        )
+        data = Path(temporary)
+        self.reader = closing.enter_context(Reader(settings.parsers))
+        self.jobs = Jobs(data, settings.retention) if settings.jobs else None
+        if self.jobs is not None:
+            closing.callback(self.jobs.close)
         trained = self.jobs.trained if self.jobs else lambda name: None
         slots = settings.slots if settings.batching else 0
-        learnt = self.data / "attributes"
-        self.shelf = Shelf(settings.models, self.reader, learnt, slots, trained, self.telemetry.stepped)
+        self.shelf = Shelf(
+            settings.models, self.reader, data / "attributes", slots, trained, self.telemetry.stepped
+        )
+        closing.callback(self.shelf.close)
+        if self.jobs is not None:
+            self.jobs.models = self.shelf.folders
         for name in self.shelf.folders:
             offered = self.shelf.get(name)
             offered.generate(schemas.Generate())
@@ -102,12 +122,7 @@ class Desk:
 
     def close(self) -> None:
         self.ready = False
-        self.shelf.close()
-        if self.jobs is not None:
-            self.jobs.close()
-        self.reader.close()
-        if self.temporary:
-            shutil.rmtree(self.temporary, ignore_errors=True)
+        self.closing.close()
 
     async def work(self, request: Request, do: Callable[[], Result], ticket: Ticket | None = None) -> Result:
         """Runs `do` in a thread, unless the queue is full; gives it up with its client or its deadline."""
@@ -142,8 +157,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         desk.limiter = anyio.CapacityLimiter(settings.queue)
-        opening = asyncio.ensure_future(anyio.to_thread.run_sync(desk.open))
-        opening.add_done_callback(lambda task: None if task.cancelled() else task.result())
+        sys.setswitchinterval(SWITCH)
+        opening = asyncio.ensure_future(anyio.to_thread.run_sync(desk.start))
         try:
             yield
         finally:
@@ -250,6 +265,8 @@ def absent(what: str) -> HTTPException:
 
 
 def require_ready(desk: Desk) -> None:
+    if desk.fault:
+        raise HTTPException(503, f"the service could not start: {desk.fault}")
     if not desk.ready:
         raise HTTPException(503, "the models are being loaded; try again in a moment", {"Retry-After": "1"})
 

@@ -136,7 +136,9 @@ class MelodyDesk:
     def decode(self, body: Decode) -> list[Song]:
         options = self.options(body, False)
         seed = options.pop("seed")
-        phrases = self.model.decode(rows(body.z), body.metre, sampling(*options.values()), seed)
+        phrases = self.model.decode(
+            fitting(self.model, rows(body.z)), body.metre, sampling(*options.values()), seed
+        )
         return [assemble(phrases)]
 
     def reconstruct(self, body: OfThing) -> list[Song]:
@@ -187,10 +189,7 @@ class TextDesk:
         return self.model.sample(body.n, prior=body.prior, **self.options(body, True))
 
     def decode(self, body: Decode) -> list[str]:
-        return self.model.decode(self.fitting(rows(body.z)), **self.options(body, False))
-
-    def fitting(self, z: Tensor) -> Tensor:
-        return fitting(self.model, z)
+        return self.model.decode(fitting(self.model, rows(body.z)), **self.options(body, False))
 
     def reconstruct(self, body: OfThing) -> list[str]:
         return self.model.reconstruct([self.source(body.thing)], **self.options(body, False))

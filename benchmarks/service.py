@@ -1,0 +1,225 @@
+"""The service under load, as ratios within one run: python benchmarks/service.py load|soak [SECONDS]
+
+load   64 clients, each asking for 8 two-bar melodies again and again, of one process with the micro-batcher
+       and of the same app without it, in turns; then tokens a second under that load against offline decoding
+       at the number of rows that the loop reached.
+soak   a steady load, then twice what the server can do for SECONDS (600), then the steady load again:
+       statuses, memory of the server, latency. Clients keep to a clock, whether they are answered or not.
+
+The clients speak HTTP over bare sockets in this process, which costs a tenth of a client library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+CLIENTS, MELODIES = 64, 8
+SERVER = """
+import sys, torch, uvicorn
+from seqvae.service.app import Settings, create_app
+torch.set_num_threads(1)
+settings = Settings(models=("melody",), batching=sys.argv[2] == "True", rate=0, log=False)
+uvicorn.run(create_app(settings), port=int(sys.argv[1]), access_log=False, log_level="warning")
+"""
+
+
+@contextmanager
+def serving(batching: bool) -> Iterator[tuple[int, int]]:
+    """A server of its own process: its port and its process id."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", SERVER, str(port), str(batching)]
+    child = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        for _ in range(600):
+            time.sleep(0.1)
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz")
+                break
+            except OSError:
+                assert child.poll() is None, "the server does not start"
+        yield port, child.pid
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def asked(seed: int, n: int = MELODIES) -> bytes:
+    """A request for n melodies of two bars."""
+    body = json.dumps({"n": n, "bars": 2, "seed": seed}).encode()
+    head = "POST /v1/models/melody/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+class Line:
+    """A connection that is kept."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.ends: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: bytes) -> int:
+        """The status of the answer, which is read whole."""
+        if self.ends is None:
+            self.ends = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self.ends
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        assert length is not None
+        await reader.readexactly(int(length[1]))
+        return int(head[9:12])
+
+
+async def closed_loop(port: int, seconds: float) -> list[float]:
+    """Latencies of CLIENTS that ask again as soon as they are answered."""
+    took: list[float] = []
+    stop = time.perf_counter() + seconds
+
+    async def client(number: int) -> None:
+        line, seed = Line(port), number
+        while time.perf_counter() < stop:
+            begun = time.perf_counter()
+            assert await line.ask(asked(seed)) == 200
+            took.append(time.perf_counter() - begun)
+            seed += CLIENTS
+
+    await asyncio.gather(*map(client, range(CLIENTS)))
+    return took
+
+
+def figures(port: int) -> dict[str, float]:
+    """What the server counts."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    return {name: float(value) for name, value in re.findall(r"(?m)^(seqvae_\w+) ([\d.e+]+)$", text)}
+
+
+def offline(rows: int) -> float:
+    """Tokens a second of melodies decoded here, `rows` at a time and always so many."""
+    from seqvae.decoding import Sampling, Slots
+    from seqvae.pipeline import Pipeline
+
+    torch.set_num_threads(1)
+    model = Pipeline.from_pretrained("melody")
+    atlas = model.atlas(1024)
+    slots: Slots[int] = Slots(model.stepper, -(-rows // 8) * 8, model.codec.longest)
+    tokens, begun, entered = 0, 0.0, 0
+    for step in range(300):
+        if step == 60:
+            tokens, begun = 0, time.perf_counter()
+        while len(slots) < rows:
+            at = [entered % len(atlas.conditions)]
+            conditions = torch.from_numpy(atlas.conditions[at]).long()
+            slots.enter([entered], atlas.posterior.mean[at], conditions, [(0, entered)], Sampling())
+            entered += 1
+        tokens += len(slots)
+        slots.step()
+    return tokens / (time.perf_counter() - begun)
+
+
+def load(seconds: float = 20.0, rounds: int = 3) -> None:
+    found: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
+    reached, speed = [], []
+    with serving(True) as (batched, _), serving(False) as (alone, _):
+        for _ in range(rounds):
+            for batching, port in ((True, batched), (False, alone)):
+                asyncio.run(closed_loop(port, 3))
+                before = figures(port)
+                took = sorted(asyncio.run(closed_loop(port, seconds)))
+                after = figures(port)
+                rate, p50, p99 = len(took) / seconds, statistics.median(took), took[int(0.99 * len(took))]
+                found[batching].append((rate, p50, p99))
+                print(f"batching {batching!s:5}  {rate:6.1f} requests/s  p50 {p50:.3f} s  p99 {p99:.3f} s")
+                if batching:
+                    gone = {name: after[name] - before[name] for name in before if name in after}
+                    tokens = gone["seqvae_tokens_total"]
+                    reached.append(tokens / gone["seqvae_step_rows_count"])
+                    speed.append(tokens / seconds)
+    medians = {
+        kind: [statistics.median(column) for column in zip(*rows, strict=True)]
+        for kind, rows in found.items()
+    }
+    rows = round(statistics.median(reached))
+    print(
+        f"requests a second: {medians[True][0] / medians[False][0]:.2f} times; p99 {medians[True][2]:.3f} s"
+    )
+    limit = offline(rows)
+    print(f"tokens/s under load {statistics.median(speed):.0f} at {rows} rows a step, offline {limit:.0f}: "
+          f"{statistics.median(speed) / limit:.2f}")  # fmt: skip
+
+
+async def open_loop(port: int, rate: float, seconds: float, pid: int = 0) -> list[tuple[float, float, int]]:
+    """Requests at a clock's ticks, `rate` a second, answered or not: (when asked, seconds, status)."""
+    idle: list[Line] = []
+    told: list[tuple[float, float, int]] = []
+    begun = time.perf_counter()
+
+    async def one(number: int) -> None:
+        line, asking = idle.pop() if idle else Line(port), time.perf_counter()
+        status = await line.ask(asked(number))
+        told.append((asking - begun, time.perf_counter() - asking, status))
+        idle.append(line)
+
+    tasks = []
+    for number in range(int(rate * seconds)):
+        await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+        tasks.append(asyncio.ensure_future(one(number)))
+        if pid and number % int(30 * rate) == 0:
+            print(f"  {number / rate:4.0f} s  {memory(pid):.1f} MB", flush=True)
+    await asyncio.gather(*tasks)
+    return told
+
+
+def memory(pid: int) -> float:
+    """Resident megabytes of a process."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+
+
+def soak(seconds: float = 600.0) -> None:
+    with serving(True) as (port, pid):
+        capacity = len(asyncio.run(closed_loop(port, 15))) / 15
+        print(
+            f"capacity {capacity:.1f} requests/s, steady load {capacity / 2:.1f}, overload {capacity * 2:.1f}"
+        )
+        before = [took for _, took, _ in asyncio.run(open_loop(port, capacity / 2, 20))]
+        first = asyncio.run(open_loop(port, capacity * 2, 120, pid))
+        early = memory(pid)
+        rest = asyncio.run(open_loop(port, capacity * 2, seconds - 120, pid))
+        late = memory(pid)
+        after = asyncio.run(open_loop(port, capacity / 2, 20))
+        print("statuses under overload:", dict(Counter(status for _, _, status in first + rest)))
+        refused = sorted(took for _, took, status in rest if status != 200)
+        print(f"a refusal took {statistics.median(refused):.4f} s, p99 {refused[-len(refused) // 100]:.3f} s")
+        print(f"memory after 2 minutes {early:.1f} MB, at the end {late:.1f} MB: {late / early - 1:+.1%}")
+        for name, took in (
+            ("before", before),
+            ("first 5 s after", [t for at, t, _ in after if at < 5]),
+            ("later", [t for at, t, _ in after if at >= 5]),
+        ):
+            print(f"steady load, {name}: median {statistics.median(took):.3f} s, most {max(took):.3f} s")
+        print("statuses then:", dict(Counter(status for _, _, status in after)))
+
+
+def main() -> None:
+    seconds = [float(word) for word in sys.argv[2:3]]
+    {"load": load, "soak": soak}[sys.argv[1]](*seconds)
+
+
+if __name__ == "__main__":
+    main()
