@@ -1,4 +1,4 @@
-"""The service under load, as ratios within one run: python benchmarks/service.py load|soak [SECONDS]
+"""The service under load and attack: python benchmarks/service.py load|soak [SECONDS] | uploads [COUNT]
 
 load   64 clients, each asking for 8 two-bar melodies again and again, of one process with the micro-batcher
        and of the same app without it, in turns; then tokens a second under that load against offline decoding
@@ -6,14 +6,18 @@ load   64 clients, each asking for 8 two-bar melodies again and again, of one pr
 soak   a steady load, then twice what the server can do for SECONDS (600), then the steady load again:
        statuses, memory of the server, latency. Clients keep to a clock, whether they are answered or not.
 
+uploads  COUNT (10,000) damaged files of every format, sent to /v1/read: a thing or one sentence each.
+
 The clients speak HTTP over bare sockets in this process, which costs a tenth of a client library.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import random
 import re
 import socket
 import statistics
@@ -22,28 +26,36 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from fuzz import cases, damaged
+from PIL import Image
+
+from seqvae.pictures import avatars
 
 CLIENTS, MELODIES = 64, 8
 SERVER = """
 import sys, torch, uvicorn
 from seqvae.service.app import Settings, create_app
 torch.set_num_threads(1)
-settings = Settings(models=("melody",), batching=sys.argv[2] == "True", rate=0, log=False)
-uvicorn.run(create_app(settings), port=int(sys.argv[1]), access_log=False, log_level="warning")
+port, batching, parsers, *models = sys.argv[1:]
+settings = Settings(tuple(models), batching=batching == "True", parsers=int(parsers), rate=0, log=False)
+if __name__ == "__main__":
+    uvicorn.run(create_app(settings), port=int(port), access_log=False, log_level="warning")
 """
 
 
 @contextmanager
-def serving(batching: bool) -> Iterator[tuple[int, int]]:
+def serving(
+    batching: bool, models: Sequence[str] = ("melody",), parsers: int = 1
+) -> Iterator[tuple[int, int]]:
     """A server of its own process: its port and its process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", SERVER, str(port), str(batching)]
+    command = [sys.executable, "-c", SERVER, str(port), str(batching), str(parsers), *models]
     child = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         for _ in range(600):
@@ -59,11 +71,20 @@ def serving(batching: bool) -> Iterator[tuple[int, int]]:
         child.wait()
 
 
-def asked(seed: int, n: int = MELODIES) -> bytes:
-    """A request for n melodies of two bars."""
-    body = json.dumps({"n": n, "bars": 2, "seed": seed}).encode()
-    head = "POST /v1/models/melody/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+def asked(seed: int) -> bytes:
+    """A request for MELODIES melodies of two bars."""
+    body = json.dumps({"n": MELODIES, "bars": 2, "seed": seed}).encode()
+    return posted("/v1/models/melody/generate", body, "application/json")
+
+
+def posted(path: str, body: bytes, kind: str) -> bytes:
+    head = [
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body
 
 
 class Line:
@@ -216,9 +237,54 @@ def soak(seconds: float = 600.0) -> None:
         print("statuses then:", dict(Counter(status for _, _, status in after)))
 
 
+def spoilt(kind: str) -> Callable[[int], bytes]:
+    """case(i) of a format, as benchmarks/fuzz.py makes them."""
+    if kind not in ("png", "jpeg"):
+        return cases(kind)
+    whole = []
+    for image, _ in avatars(6, 9, 32):
+        held = io.BytesIO()
+        Image.fromarray(image).save(held, kind)
+        whole.append(held.getvalue())
+
+    def case(i: int) -> bytes:
+        rng = random.Random(f"{kind} {i}")
+        return damaged(rng.choice(whole), rng.choice(whole), rng)
+
+    return case
+
+
+async def damage(
+    port: int, model: str, case: Callable[[int], bytes], count: int
+) -> tuple[Counter[int], float]:
+    """Statuses of `count` files, sent by three clients, and the seconds of the slowest."""
+    told: Counter[int] = Counter()
+    took = [0.0]
+
+    async def client(first: int) -> None:
+        line = Line(port)
+        for i in range(first, count, 3):
+            asking = time.perf_counter()
+            told[await line.ask(posted(f"/v1/read?model={model}", case(i), "application/octet-stream"))] += 1
+            took.append(time.perf_counter() - asking)
+
+    await asyncio.gather(*map(client, range(3)))
+    return told, max(took)
+
+
+def uploads(count: float = 10_000) -> None:
+    with serving(True, ("melody", "avatars"), 2) as (port, _):
+        for kind in ("midi", "abc", "musicxml", "mxl", "kern", "png", "jpeg"):
+            model, begun = "avatars" if kind in ("png", "jpeg") else "melody", time.perf_counter()
+            told, slowest = asyncio.run(damage(port, model, spoilt(kind), int(count)))
+            spent = time.perf_counter() - begun
+            print(f"{kind:9} {dict(told)} in {spent:.0f} s, slowest {slowest:.2f} s", flush=True)
+        print("the server lives:", asyncio.run(Line(port).ask(asked(1))) == 200)
+
+
 def main() -> None:
-    seconds = [float(word) for word in sys.argv[2:3]]
-    {"load": load, "soak": soak}[sys.argv[1]](*seconds)
+    numbers = [float(word) for word in sys.argv[2:3]]
+    {"load": load, "soak": soak, "uploads": uploads}[sys.argv[1]](*numbers)
 
 
 if __name__ == "__main__":

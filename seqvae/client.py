@@ -2,7 +2,8 @@
 
 Conventions: methods are the service's endpoints, and take and return its schemas; where a thing is asked for,
 `Given` says what will do. What the server refuses is a `Refused`; that it does not answer, or that a request
-is wrong before it is sent, a `SeqvaeError`. The file is long as every endpoint stands in it, once for both clients.
+is wrong before it is sent, a `SeqvaeError`.
+The file is long as every endpoint stands in it, once for both clients.
 
     with Client("http://127.0.0.1:8000") as client:
         made = client.interpolate("melody", Path("a.mid"), Path("b.abc"), steps=5)

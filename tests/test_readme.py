@@ -3,8 +3,11 @@
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -46,6 +49,17 @@ def desk(tmp_path_factory):
     return folder
 
 
+def serves(words: list[str]) -> None:
+    """It prints its address, answers there, and ends when told to."""
+    command = [sys.executable, "-m", "seqvae", *words, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert "studio" in httpx.get(url).text and httpx.get(f"{url}/healthz").json() == {"status": "ok"}
+        server.terminate()
+    assert server.returncode == 0
+
+
 @pytest.mark.skipif(not models(), reason="no model is embedded")
 def test_every_command_of_the_readme_works(desk, monkeypatch):
     """In the README's own order, in one folder: later commands use what earlier ones made."""
@@ -56,9 +70,12 @@ def test_every_command_of_the_readme_works(desk, monkeypatch):
             words = shlex.split(piece)
             if words[0] != "seqvae":
                 continue
+            ran += 1
+            if words[1] == "serve":
+                serves(words[1:])
+                continue
             result = CliRunner().invoke(main, words[1:] + SHORT.get(words[1], []))
             assert result.exit_code == 0, f"{piece}: {result.output}"
-            ran += 1
     assert ran >= 10
     assert len(list((desk / "melodies").glob("*.png"))) == len(list((desk / "melodies").glob("*.mid"))) == 8
     assert (desk / "morph" / "journey.mid").exists()

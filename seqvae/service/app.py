@@ -50,6 +50,7 @@ MEDIA = {
     "wav": "audio/wav",
     "png": "image/png",
 }
+BUSY = "the server is busy; try again in a moment"
 SHORT = Annotated[str, Query(max_length=100)]
 
 
@@ -82,7 +83,7 @@ class Desk:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.telemetry = Telemetry(settings.log)
-        self.ready, self.fault = False, ""
+        self.ready, self.leaving, self.fault = False, False, ""
         self.closing = contextlib.ExitStack()
         self.inside = 0  # requests at work
         self.limiter: anyio.CapacityLimiter | None = None
@@ -98,10 +99,11 @@ class Desk:
     def open(self) -> None:
         """Everything that takes time: processes, folders, models, and a first request to each."""
         settings, closing = self.settings, self.closing
-        temporary = settings.data or closing.enter_context(
-            tempfile.TemporaryDirectory(prefix="seqvae-serve-")
-        )
-        data = Path(temporary)
+        if settings.data is None:
+            room = tempfile.TemporaryDirectory(prefix="seqvae-serve-", ignore_cleanup_errors=True)
+            data = Path(closing.enter_context(room))
+        else:
+            data = settings.data
         self.reader = closing.enter_context(Reader(settings.parsers))
         self.jobs = Jobs(data, settings.retention) if settings.jobs else None
         if self.jobs is not None:
@@ -150,7 +152,7 @@ class Desk:
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The app; models are loaded when it starts up. `guarded` makes it fit for the outside."""
+    """The app; models are loaded while it starts up, and /readyz says when they are there."""
     settings = settings or Settings()
     desk = Desk(settings)
 
@@ -215,7 +217,7 @@ def add_faults(app: FastAPI, desk: Desk) -> None:
 
     @app.exception_handler(Busy)
     async def full(request: Request, fault: Exception) -> JSONResponse:
-        return busy("queue", "the server is busy; try again in a moment")
+        return busy("queue", BUSY)
 
     @app.exception_handler(Unwanted)
     async def late(request: Request, fault: Exception) -> JSONResponse:
@@ -271,6 +273,12 @@ def require_ready(desk: Desk) -> None:
         raise HTTPException(503, "the models are being loaded; try again in a moment", {"Retry-After": "1"})
 
 
+def require_keeping(desk: Desk) -> Jobs:
+    if desk.jobs is None:
+        raise HTTPException(501, "jobs and attributes are kept by one process alone, and this is a replica")
+    return desk.jobs
+
+
 # ------------------------------------------------------------------------------------------ verbs
 
 
@@ -312,12 +320,7 @@ def add_verbs(app: FastAPI, desk: Desk) -> None:
 
     add("generate", schemas.Generate, Made, "New melodies, sentences or pictures.")
     add("encode", schemas.Encode, schemas.Latent, "Where a thing lies in the latent space.")
-    add(
-        "decode",
-        schemas.Decode,
-        Made,
-        "What lies at z: of a melody one song of all rows, else one thing a row.",
-    )
+    add("decode", schemas.Decode, Made, "What lies at z: one song of all rows, or one thing a row.")
     add("reconstruct", schemas.OfThing, Made, "A thing as the model remembers it.")
     add("interpolate", schemas.Interpolate, Made, "The way from a to b, or places between four corners.")
     add("vary", schemas.Vary, Made, "Variations of a thing.")
@@ -330,6 +333,8 @@ def add_verbs(app: FastAPI, desk: Desk) -> None:
     @app.post("/v1/models/{model}/attributes", response_model=schemas.AttributeInfo, status_code=201)
     async def learn_attribute(request: Request, model: str, body: schemas.LearnAttribute) -> Any:
         """What leads from the first things to the second."""
+        require_ready(desk)
+        require_keeping(desk)
         return await desk.work(request, lambda: offered(model).learn(body))
 
     @app.get("/v1/models/{model}/map", response_model=schemas.LatentMap)
@@ -355,11 +360,8 @@ def add_verbs(app: FastAPI, desk: Desk) -> None:
         return Response(data, media_type=MEDIA[body.format])
 
 
-RAW: dict[str, Any] = {
-    "requestBody": {
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-    }
-}
+BYTES = {"schema": {"type": "string", "format": "binary"}}
+RAW: dict[str, Any] = {"requestBody": {"content": {"application/octet-stream": BYTES}}}
 
 
 def known_models(desk: Desk) -> list[str]:
@@ -386,11 +388,13 @@ async def streamed(desk: Desk, request: Request, model: Offered, do: Callable[[]
                 request, lambda: do().model_dump_json(exclude_none=True), Ticket(watch=watch)
             )
             await events.put(("done", made))
+        except SeqvaeError as fault:
+            await events.put(("error", json.dumps({"error": " ".join(str(fault).split())})))
+        except (Busy, Unwanted, TimeoutError):
+            await events.put(("error", json.dumps({"error": BUSY})))
         except Exception as fault:
-            sentence = (
-                " ".join(str(fault).split()) if isinstance(fault, SeqvaeError) else "the server is busy"
-            )
-            await events.put(("error", json.dumps({"error": sentence})))
+            desk.telemetry.log("fault", {"fault": repr(fault), "trace": traceback.format_exc()}, "error")
+            await events.put(("error", json.dumps({"error": "the server failed"})))
         await events.put(None)
 
     if desk.inside >= desk.settings.queue:
@@ -417,9 +421,7 @@ def sse(event: str, data: str) -> str:
 def add_jobs(app: FastAPI, desk: Desk) -> None:
     def jobs() -> Jobs:
         require_ready(desk)
-        if desk.jobs is None:
-            raise HTTPException(501, "jobs are kept by one process alone, and this is a replica")
-        return desk.jobs
+        return require_keeping(desk)
 
     async def call(do: Callable[[], Result], what: str = "job") -> Result:
         try:
@@ -479,7 +481,7 @@ def add_jobs(app: FastAPI, desk: Desk) -> None:
         await call(lambda: held.get(job))
 
         async def lines() -> AsyncIterator[str]:
-            async for info in held.changes(job):
+            async for info in held.changes(job, lambda: desk.leaving):
                 yield sse("job", info.model_dump_json())
 
         return StreamingResponse(lines(), media_type=EVENTS, headers=FRESH)

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -240,8 +240,8 @@ class Jobs:
         """The run folder of the model that is called job-ID."""
         return self.model(name[4:]) if name.startswith("job-") else None
 
-    async def changes(self, id: str) -> AsyncIterator[JobInfo]:
-        """The job at once and whenever it has changed, until it is over or dropped."""
+    async def changes(self, id: str, leaving: Callable[[], bool] = lambda: False) -> AsyncIterator[JobInfo]:
+        """The job at once and whenever it has changed, until it is over or dropped, or we are leaving."""
         seen, info = self.versions[id], self.get(id)
         yield info
         while True:
@@ -253,7 +253,7 @@ class Jobs:
                     return
                 if info != before:
                     yield info
-            if info.state in FINAL or self.closed.is_set():
+            if info.state in FINAL or self.closed.is_set() or leaving():
                 return
             await asyncio.sleep(TICK)
 

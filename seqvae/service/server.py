@@ -61,6 +61,10 @@ class Announced(uvicorn.Server):
         if self.started:
             self.say()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.desk.leaving = True  # streams of jobs' events end, which else would last as long as a job
+        await super().shutdown(sockets)
+
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or bool(self.desk.fault)
 

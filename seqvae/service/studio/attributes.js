@@ -65,8 +65,7 @@ export function makeAttributes(desk, part) {
       part.sliders.append(
         h("p", {
           class: "hint",
-          textContent:
-            "This model has no attributes yet. Teach it one: a few examples without a quality and a few with it, and a slider appears.",
+          textContent: "No attributes yet. Teach one by a few examples without a quality and a few with it.",
         }),
       );
     part.reset.hidden = !known.length;

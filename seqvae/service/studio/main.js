@@ -23,7 +23,11 @@ async function open(view, params) {
   const root = $(`view-${view}`);
   if (view === "training") {
     const { openTraining } = await import("./training.js");
-    return openTraining(root, { useModel, models: async () => models ?? askModels() });
+    return openTraining(root, {
+      useModel,
+      wanted: params.get("job"),
+      models: async () => models ?? askModels(),
+    });
   }
   const kind =
     view === "music"

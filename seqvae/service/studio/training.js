@@ -5,6 +5,7 @@ import { makeChart } from "./chart.js";
 import { fill, h, parts, save } from "./dom.js";
 import { thumbnail } from "./roll.js";
 import { line, player } from "./song.js";
+import { keep } from "./state.js";
 
 const FIT = /\.(midi?|abc|musicxml|xml|mxl|krn|txt|jsonl|csv|tsv|gz|png|jpe?g|npz)$/i;
 const CHARTS = [
@@ -21,7 +22,7 @@ const STATES = {
 };
 const over = (job) => ["done", "failed", "cancelled"].includes(job.state);
 
-export async function openTraining(root, { useModel, models }) {
+export async function openTraining(root, { useModel, models, wanted }) {
   root.append(fill("training"));
   const part = parts(root);
   const form = part.form;
@@ -36,9 +37,10 @@ export async function openTraining(root, { useModel, models }) {
   function choose(found) {
     files = found.filter((file) => FIT.test(file.name));
     const left = found.length - files.length;
+    const count = `${files.length} file${files.length === 1 ? "" : "s"}`;
     const size = files.reduce((sum, file) => sum + file.size, 0);
     part.chosen.textContent = files.length
-      ? `${files.length} file${files.length === 1 ? "" : "s"}, ${(size / 1e6).toFixed(1)} MB${left ? `; ${left} of other kinds left out` : ""}`
+      ? `${count}, ${(size / 1e6).toFixed(1)} MB${left ? `; ${left} of other kinds left out` : ""}`
       : "None of these files can be learnt from";
   }
   for (const name of ["folder", "files"])
@@ -113,7 +115,7 @@ export async function openTraining(root, { useModel, models }) {
             h("b", { textContent: one.kind === "train" ? "Training" : "Files of a way" }),
             h("span", {
               class: "facts",
-              textContent: `${STATES[one.state]}${one.steps ? ` · ${one.step} of ${one.steps}` : ""} · ${when(one.created)}`,
+              textContent: [STATES[one.state], counted(one), when(one.created)].filter(Boolean).join(" · "),
             }),
             h("progress", { max: Math.max(1, one.steps), value: one.step, "aria-hidden": "true" }),
           ),
@@ -128,6 +130,7 @@ export async function openTraining(root, { useModel, models }) {
     listening?.abort();
     listening = new AbortController();
     part.watch.hidden = false;
+    if (!root.hidden) keep("training", link);
     part.samples.replaceChildren();
     shown.clear();
     know(jobs.get(id));
@@ -158,9 +161,7 @@ export async function openTraining(root, { useModel, models }) {
     const train = job.kind === "train";
     part["job-title"].textContent = train ? `Training ${job.id.slice(0, 8)}` : "Files of a way";
     const state = job.state === "failed" ? `failed: ${job.error}` : STATES[job.state];
-    part["job-facts"].textContent = [state, job.steps && `${job.step} of ${job.steps}`, job.message]
-      .filter(Boolean)
-      .join(" · ");
+    part["job-facts"].textContent = [state, counted(job), job.message].filter(Boolean).join(" · ");
     part["job-facts"].classList.toggle("fault", job.state === "failed");
     part.bar.max = Math.max(1, job.steps);
     part.bar.value = job.step;
@@ -295,11 +296,12 @@ export async function openTraining(root, { useModel, models }) {
       if (![...form.elements.start.options].some(({ value }) => value === name))
         form.elements.start.add(new Option(name, name));
   }
+  const link = async () => new URLSearchParams(watched ? { job: watched } : {});
   await refresh();
-  const latest = [...jobs.values()].find((job) => !over(job));
+  const latest = jobs.get(wanted) ?? [...jobs.values()].find((job) => !over(job));
   if (latest) watch(latest.id);
   return {
-    link: async () => new URLSearchParams(watched ? { job: watched } : {}),
+    link,
     seen: () => watched || refresh(),
   };
 }
@@ -318,5 +320,6 @@ async function within(entry) {
 
 /** Whether a MIDI file of ours has a note-on; a model that has just begun writes silence now and then. */
 const sounds = (bytes) => bytes.some((byte) => byte >> 4 === 9);
+const counted = (job) => (job.steps ? `${job.step} of ${job.steps}` : "");
 const when = (seconds) =>
   new Date(seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
