@@ -310,11 +310,10 @@ class Slots(Generic[Name]):
 
         `look` is shown the names (B) and their symbols (B, K).
         """
-        count, stepper, numbers, times, last = len(self), self.stepper, self.numbers, self.times, self.last
+        count, stepper = len(self), self.stepper
         rows = count + -count % FEWEST_ROWS
-        if rows < self.most:
-            numbers, times, last = numbers[:rows], times[:rows], last[:rows]
-            times[count:] = 0
+        numbers, times, last = self.numbers[:rows], self.times[:rows], self.last[:rows]
+        times[count:] = 0  # what fills up the last eight rows begins again and again
         h, c, constant, told = (part[:rows] for part in self.state)
         hidden = stepper.advance((h, c, constant, told), self.previous[:rows])
         ways = Ways(Columns(*(column[:rows] for column in self.ways)), self.kinds)

@@ -251,6 +251,16 @@ def decode_row(stepper: Stepper, z: Tensor, conditions: Tensor, row: int, most: 
     return [steps for _, steps in found]
 
 
+def test_a_gap_in_full_slots_may_stay(sharp: SequenceVAE) -> None:
+    """Seven rows of eight, again and again for longer than a row may be: nothing runs over."""
+    z, conditions, slots = noise(7, sharp.size.latent), told(7), Slots[int](Stepper(sharp), 8, 5)
+    for turn in range(6):
+        slots.enter(range(7), z, conditions, [(turn, row) for row in range(7)], Sampling())
+        while len(slots) == 7:
+            slots.step()
+        slots.drop(lambda row: False)
+
+
 def test_slots_show_what_is_chosen(sharp: SequenceVAE) -> None:
     z, conditions = noise(11, sharp.size.latent), told(11)
     slots: Slots[int] = Slots(Stepper(sharp), 16, 30)
