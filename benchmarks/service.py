@@ -33,7 +33,9 @@ import torch
 from fuzz import cases, damaged
 from PIL import Image
 
+from seqvae.decoding import Sampling, Slots, prepared
 from seqvae.pictures import avatars
+from seqvae.pipeline import Pipeline
 
 CLIENTS, MELODIES = 64, 8
 SERVER = """
@@ -132,22 +134,20 @@ def figures(port: int) -> dict[str, float]:
 
 def offline(rows: int) -> float:
     """Tokens a second of melodies decoded here, `rows` at a time and always so many."""
-    from seqvae.decoding import Sampling, Slots
-    from seqvae.pipeline import Pipeline
-
     torch.set_num_threads(1)
     model = Pipeline.from_pretrained("melody")
-    atlas = model.atlas(1024)
-    slots: Slots[int] = Slots(model.stepper, -(-rows // 8) * 8, model.codec.longest)
+    (z, _), conditions = model.atlas(2048)
+    seeds, most = [(0, row) for row in range(len(z))], model.codec.longest
+    ready = prepared(model.stepper, z, torch.from_numpy(conditions).long(), Sampling(), seeds, most)
+    slots: Slots[int] = Slots(model.stepper, -(-rows // 8) * 8, most)
     tokens, begun, entered = 0, 0.0, 0
     for step in range(300):
         if step == 60:
             tokens, begun = 0, time.perf_counter()
-        while len(slots) < rows:
-            at = [entered % len(atlas.conditions)]
-            conditions = torch.from_numpy(atlas.conditions[at]).long()
-            slots.enter([entered], atlas.posterior.mean[at], conditions, [(0, entered)], Sampling())
-            entered += 1
+        if room := min(rows - len(slots), len(z) - entered % len(z)):
+            at = entered % len(z)
+            slots.enter(range(entered, entered + room), ready.some(at, at + room))
+            entered += room
         tokens += len(slots)
         slots.step()
     return tokens / (time.perf_counter() - begun)

@@ -243,6 +243,36 @@ class Stepper:
         return ended
 
 
+class Rows(NamedTuple):
+    """N rows ready to be decoded."""
+
+    state: tuple[Tensor, Tensor, Tensor, Tensor]  # of `Stepper.start`
+    noise: Tensor | None  # (N, T, K), for draws
+    how: Sampling
+
+    def some(self, first: int, stop: int) -> Rows:
+        part = slice(first, stop)
+        h, c, constant, told = (own[part] for own in self.state)
+        return Rows((h, c, constant, told), None if self.noise is None else self.noise[part], self.how)
+
+
+@torch.inference_mode()
+def prepared(
+    stepper: Stepper,
+    z: Tensor,
+    conditions: Tensor,
+    how: Sampling,
+    seeds: Sequence[tuple[int, int]],
+    steps: int,
+) -> Rows:
+    """Rows z (N, Z) told conditions (N, C), each with a seed for at most so many steps."""
+    count, fill = len(z), -len(z) % FEWEST_ROWS
+    z = torch.cat((z.float(), z.new_zeros(fill, z.shape[1], dtype=torch.float32)))
+    state = stepper.start(z, torch.cat((conditions, conditions[-1:].expand(fill, -1))))
+    noise = uniforms(seeds, steps, len(stepper.streams)) if how.temperature else None
+    return Rows(state, noise, how).some(0, count)
+
+
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -277,25 +307,15 @@ class Slots(Generic[Name]):
         return self.most - len(self.names)
 
     @torch.inference_mode()
-    def enter(
-        self,
-        names: Sequence[Name],
-        z: Tensor,
-        conditions: Tensor,
-        seeds: Sequence[tuple[int, int]],
-        how: Sampling,
-    ) -> None:
-        """Rows z (N, Z) told conditions (N, C), a name and a seed each; no more than there is room for."""
-        count = len(names)
+    def enter(self, names: Sequence[Name], rows: Rows) -> None:
+        """Rows with a name each; no more than there is room for."""
+        count, how = len(names), rows.how
         at = slice(len(self), len(self) + count)
-        fill = -count % FEWEST_ROWS
-        z = torch.cat((z.float(), z.new_zeros(fill, z.shape[1], dtype=torch.float32)))
-        conditions = torch.cat((conditions, conditions[-1:].expand(fill, -1)))
-        for own, new in zip(self.state, self.stepper.start(z, conditions), strict=True):
-            own[at] = new[:count]
+        for own, new in zip(self.state, rows.state, strict=True):
+            own[at] = new
         self.previous[at], self.last[at], self.times[at] = self.begin, -1, 0
-        if how.temperature:
-            self.noise[at] = uniforms(seeds, self.most_steps, len(self.begin))
+        if rows.noise is not None:
+            self.noise[at] = rows.noise
         for column, value in zip(self.ways, Columns.of(how, 1), strict=True):
             column[at] = value
         self.names += names
@@ -393,11 +413,16 @@ def decode(
         return searched(stepper, z, conditions, how, most_steps)
     slots: Slots[int] = Slots(stepper, min(MOST_ROWS, len(z) + -len(z) % FEWEST_ROWS), most_steps)
     found: dict[int, np.ndarray] = {}
-    entered = 0
+    ready, first, entered = None, 0, 0  # a block of rows that begins at `first`, and the next row to enter
     while len(found) < len(z):
-        if names := range(entered, min(entered + slots.room, len(z))):
-            part = slice(entered, names.stop)
-            slots.enter(names, z[part], conditions[part], [(seed, row) for row in names], how)
+        if entered < len(z) and slots.room:
+            if ready is None or entered == first + len(ready.state[0]):
+                first, block = entered, slice(entered, entered + MOST_ROWS)
+                seeds = [(seed, row) for row in range(len(z))[block]]
+                ready = prepared(stepper, z[block], conditions[block], how, seeds, most_steps)
+            part = ready.some(entered - first, entered - first + slots.room)
+            names = range(entered, entered + len(part.state[0]))
+            slots.enter(names, part)
             entered = names.stop
         found.update(slots.step())
     return [found[row] for row in range(len(z))]

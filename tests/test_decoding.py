@@ -11,7 +11,19 @@ from torch import Tensor
 
 from seqvae import decoding
 from seqvae.codecs import NotesCodec, Stream
-from seqvae.decoding import GREEDY, Beam, Sampling, Slots, Stepper, Ways, choose, decode, uniforms
+from seqvae.decoding import (
+    GREEDY,
+    Beam,
+    Rows,
+    Sampling,
+    Slots,
+    Stepper,
+    Ways,
+    choose,
+    decode,
+    prepared,
+    uniforms,
+)
 from seqvae.model import SequenceVAE, Size
 from seqvae.networks import START
 
@@ -229,8 +241,7 @@ def test_rows_that_come_and_go_are_what_they_are_alone(
     while given or len(slots):
         for row in given[: int(chance.integers(0, min(slots.room, 5) + 1))]:
             given.remove(row)
-            part = slice(row, row + 1)
-            slots.enter([row], z[part], conditions[part], [(7, row)], MIXED[row % 5])
+            slots.enter([row], of_seed_7(stepper, z, conditions, row, most))
         if len(slots):
             found |= dict(slots.step())
             sizes.add(len(slots))
@@ -242,10 +253,15 @@ def test_rows_that_come_and_go_are_what_they_are_alone(
         assert np.array_equal(steps, alone)
 
 
+def of_seed_7(stepper: Stepper, z: Tensor, conditions: Tensor, row: int, most: int) -> Rows:
+    part = slice(row, row + 1)
+    return prepared(stepper, z[part], conditions[part], MIXED[row % 5], [(7, row)], most)
+
+
 def decode_row(stepper: Stepper, z: Tensor, conditions: Tensor, row: int, most: int) -> list[np.ndarray]:
     """Row `row` of seed 7, decoded with nobody."""
     slots: Slots[int] = Slots(stepper, 8, most)
-    slots.enter([row], z[row : row + 1], conditions[row : row + 1], [(7, row)], MIXED[row % 5])
+    slots.enter([row], of_seed_7(stepper, z, conditions, row, most))
     while not (found := slots.step()):
         pass
     return [steps for _, steps in found]
@@ -253,18 +269,21 @@ def decode_row(stepper: Stepper, z: Tensor, conditions: Tensor, row: int, most: 
 
 def test_a_gap_in_full_slots_may_stay(sharp: SequenceVAE) -> None:
     """Seven rows of eight, again and again for longer than a row may be: nothing runs over."""
-    z, conditions, slots = noise(7, sharp.size.latent), told(7), Slots[int](Stepper(sharp), 8, 5)
+    z, stepper = noise(7, sharp.size.latent), Stepper(sharp)
+    slots: Slots[int] = Slots(stepper, 8, 5)
     for turn in range(6):
-        slots.enter(range(7), z, conditions, [(turn, row) for row in range(7)], Sampling())
+        seeds = [(turn, row) for row in range(7)]
+        slots.enter(range(7), prepared(stepper, z, told(7), Sampling(), seeds, 5))
         while len(slots) == 7:
             slots.step()
         slots.drop(lambda row: False)
 
 
 def test_slots_show_what_is_chosen(sharp: SequenceVAE) -> None:
-    z, conditions = noise(11, sharp.size.latent), told(11)
-    slots: Slots[int] = Slots(Stepper(sharp), 16, 30)
-    slots.enter(range(11), z, conditions, [(0, row) for row in range(11)], Sampling())
+    z, stepper = noise(11, sharp.size.latent), Stepper(sharp)
+    slots: Slots[int] = Slots(stepper, 16, 30)
+    seeds = [(0, row) for row in range(11)]
+    slots.enter(range(11), prepared(stepper, z, told(11), Sampling(), seeds, 30))
     seen: dict[int, list[list[int]]] = {row: [] for row in range(11)}
 
     def look(names: Any, symbols: Tensor) -> None:

@@ -43,7 +43,7 @@ from seqvae.song import SeqvaeError
 STUDIO = Path(__file__).parent / "studio"
 Result = TypeVar("Result")
 EVENTS, FRESH = "text/event-stream", {"Cache-Control": "no-store"}
-SWITCH = 0.001  # seconds a thread keeps the interpreter while others wait, so that none starves
+SWITCH = 1e-4  # seconds a thread keeps the interpreter while a decoding loop waits for it
 MEDIA = {
     "mid": "audio/midi",
     "musicxml": "application/vnd.recordare.musicxml+xml",

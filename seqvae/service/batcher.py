@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from seqvae.decoding import Beam, Sampling, Slots, Stepper, decode
+from seqvae.decoding import Beam, Rows, Sampling, Slots, Stepper, decode, prepared
 
 Watch = Callable[[int, np.ndarray], None]  # row, its next symbols (K,)
 
@@ -65,10 +65,8 @@ class Work(NamedTuple):
 class Order:
     """One call of decode()."""
 
-    z: Tensor
-    conditions: Tensor
-    how: Sampling
-    seed: int
+    rows: Rows
+    count: int
     ticket: Ticket
     entered: int = 0
     found: dict[int, np.ndarray] = field(default_factory=dict)
@@ -123,7 +121,8 @@ class Batcher:
             raise Unwanted
         if isinstance(how, Beam):
             return decode(self.stepper, z, conditions, how, seed=seed, most_steps=most_steps)
-        order = Order(z, conditions, how, seed, ticket)
+        seeds = [(seed, row) for row in range(len(z))]
+        order = Order(prepared(self.stepper, z, conditions, how, seeds, self.most_steps), len(z), ticket)
         with self.change:
             if self.closed:
                 raise Unwanted
@@ -136,7 +135,7 @@ class Batcher:
 
     def gauge(self) -> Gauge:
         with self.change:
-            waiting = sum(len(order.z) - order.entered for order in self.queue)
+            waiting = sum(order.count - order.entered for order in self.queue)
         return Gauge(waiting, len(self.slots))
 
     def close(self) -> None:
@@ -168,19 +167,13 @@ class Batcher:
             room = slots.room
             while self.queue and room:
                 order = self.queue[0]
-                rows = range(order.entered, min(order.entered + room, len(order.z)))
+                rows = range(order.entered, min(order.entered + room, order.count))
                 entering.append((order, rows))
                 order.entered, room = rows.stop, room - len(rows)
-                if order.entered == len(order.z):
+                if order.entered == order.count:
                     self.queue.popleft()
         for order, rows in entering:
-            part = slice(rows.start, rows.stop)
-            try:
-                seeds = [(order.seed, row) for row in rows]
-                names = [Work(order, row) for row in rows]
-                slots.enter(names, order.z[part], order.conditions[part], seeds, order.how)
-            except Exception as fault:
-                order.end(fault)
+            slots.enter([Work(order, row) for row in rows], order.rows.some(rows.start, rows.stop))
         return True
 
     def _forget(self) -> None:
@@ -201,7 +194,7 @@ class Batcher:
         watched = any(work.order.ticket.watch for work in self.slots.names)
         for (order, row), steps in self.slots.step(self._show if watched else None):
             order.found[row] = steps
-            if len(order.found) == len(order.z):
+            if len(order.found) == order.count:
                 order.end()
 
     def _show(self, names: Sequence[Work], symbols: Tensor) -> None:
