@@ -1,4 +1,4 @@
-"""The service under load and attack: python benchmarks/service.py load|soak [SECONDS] | uploads [COUNT]
+"""The service under load and attack: python benchmarks/service.py load|soak [SECONDS] | uploads|drag [COUNT]
 
 load   64 clients, each asking for 8 two-bar melodies again and again, of one process with the micro-batcher
        and of the same app without it, in turns; then tokens a second under that load against offline decoding
@@ -7,6 +7,7 @@ soak   a steady load, then twice what the server can do for SECONDS (600), then 
        statuses, memory of the server, latency. Clients keep to a clock, whether they are answered or not.
 
 uploads  COUNT (10,000) damaged files of every format, sent to /v1/read: a thing or one sentence each.
+drag     CPU time to the studio's first picture, and from COUNT (100) moves on its square to the new roll.
 
 The clients speak HTTP over bare sockets in this process, which costs a tenth of a client library.
 """
@@ -14,11 +15,13 @@ The clients speak HTTP over bare sockets in this process, which costs a tenth of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
 import random
 import re
+import shutil
 import socket
 import statistics
 import subprocess
@@ -28,10 +31,12 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from fuzz import cases, damaged
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from seqvae.decoding import Sampling, Slots, prepared
 from seqvae.pictures import avatars
@@ -97,12 +102,19 @@ class Line:
         self.ends: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> int:
-        """The status of the answer, which is read whole."""
+        """The status of the answer, which is read whole; a line that was idle for too long is made anew."""
+        fresh = self.ends is None
         if self.ends is None:
             self.ends = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self.ends
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if fresh:
+                raise
+            self.ends = None
+            return await self.ask(request)
         length = re.search(rb"(?i)content-length: (\d+)", head)
         assert length is not None
         await reader.readexactly(int(length[1]))
@@ -282,9 +294,54 @@ def uploads(count: float = 10_000) -> None:
         print("the server lives:", asyncio.run(Line(port).ask(asked(1))) == 200)
 
 
+def drag(moves: float = 100) -> None:
+    """In Debian's chromium, headless: CPU seconds to the first picture; drags on the square."""
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    flags += ["--disable-background-networking", "--disable-component-update"]
+    found = "performance.getEntriesByName('%s').map((one) => one.duration)"
+    with serving(True, ()) as (port, _), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        before = browser_seconds()
+        page.goto(f"http://127.0.0.1:{port}")
+        while not page.evaluate("performance.getEntriesByName('first-picture').length"):
+            page.wait_for_timeout(20)
+        print(f"first picture: {browser_seconds() - before:.2f} s of CPU, all of the browser's processes")
+        page.wait_for_timeout(4000)  # the map and the square are drawn
+        pad = page.locator("#view-music [data-part=pad]")
+        pad.scroll_into_view_if_needed()
+        box = pad.bounding_box()
+        assert box is not None
+        for name, pause in (("single moves", 300), ("a drag", 16)):
+            page.evaluate("performance.clearMeasures('morph-pad')")
+            page.mouse.move(box["x"] + 5, box["y"] + 5)
+            page.mouse.down()
+            for move in range(int(moves)):
+                across, down = (move * 0.37) % 1, (move * 0.23) % 1
+                page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
+                page.wait_for_timeout(pause)
+            page.mouse.up()
+            page.wait_for_timeout(1000)
+            took = sorted(page.evaluate(found % "morph-pad"))
+            middle, late = statistics.median(took), took[len(took) * 9 // 10]
+            print(f"{name}: {len(took)} rolls, median {middle:.0f} ms, p90 {late:.0f}")
+        browser.close()
+
+
+def browser_seconds() -> float:
+    """CPU time of every process called chromium."""
+    total = 0.0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name, rest = (folder / "stat").read_text().rsplit(")", 1)
+            if "chrom" in name:
+                total += sum(map(int, rest.split()[11:13])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
 def main() -> None:
     numbers = [float(word) for word in sys.argv[2:3]]
-    {"load": load, "soak": soak, "uploads": uploads}[sys.argv[1]](*numbers)
+    {"load": load, "soak": soak, "uploads": uploads, "drag": drag}[sys.argv[1]](*numbers)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,19 @@ import base64
 import json
 import re
 import shutil
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import uvicorn
+from conftest import served
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from seqvae import files
 from seqvae.pipeline import Pipeline
-from seqvae.service.app import Settings, create_app
+from seqvae.service.app import Settings
 
 DATA = Path(__file__).parent.parent / "data"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -44,33 +41,10 @@ AudioScheduledSourceNode.prototype.start = function (when) {
 """
 
 
-def serving(settings: Settings) -> Iterator[str]:
-    """The address of a server of these settings, ready."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            time.sleep(0.2)
-            try:
-                if httpx.get(f"{url}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                continue
-        else:
-            raise TimeoutError("the server did not get ready")
-        yield url
-    finally:
-        server.should_exit = True
-        thread.join(30)
-
-
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> Iterator[str]:
-    yield from serving(Settings(data=tmp_path_factory.mktemp("data"), log=False))
+    with served(Settings(data=tmp_path_factory.mktemp("data"), log=False)) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -686,7 +660,8 @@ def strict(tmp_path_factory) -> Iterator[str]:
     """A server that wants a key and little to do."""
     keys = (sha256(b"open sesame").hexdigest(),)
     data = tmp_path_factory.mktemp("strict")
-    yield from serving(Settings(models=("digits",), data=data, keys=keys, rate=2.0, log=False))
+    with served(Settings(models=("digits",), data=data, keys=keys, rate=2.0, log=False)) as url:
+        yield url
 
 
 def test_a_key_is_asked_for_and_a_busy_server_is_said(opens: Opens, strict: str):

@@ -73,6 +73,7 @@ from seqvae.song import Phrase, SeqvaeError, Song, assemble, bars, seconds
 
 POINTS = 1024  # of a map
 LOADED = 4  # models of trainings that are held in memory, beside the embedded ones
+HELD = 32  # encodings of songs
 LONGEST_SOUND = 600.0  # seconds
 MELODY_ONLY = ("bars", "metre", "key", "tempo", "program")
 Seen = Callable[[int], None]
@@ -95,8 +96,24 @@ class MelodyDesk:
 
     def __init__(self, model: Melodies, reader: Reads) -> None:
         self.model, self.reader = model, reader
+        self.held: OrderedDict[bytes, Encoding] = OrderedDict()
+        self.lock = threading.Lock()
 
     def source(self, thing: Thing) -> Encoding:
+        """The last ones are held, as a hand on a slider or a square asks for the same again and again."""
+        key = hashlib.sha256(thing.model_dump_json().encode()).digest()
+        with self.lock:
+            if key in self.held:
+                self.held.move_to_end(key)
+                return self.held[key]
+        found = self.encoded(thing)
+        with self.lock:
+            self.held[key] = found
+            if len(self.held) > HELD:
+                self.held.popitem(last=False)
+        return found
+
+    def encoded(self, thing: Thing) -> Encoding:
         if thing.z is not None:
             return self.model.placed(rows(thing.z), thing.metre)
         song = self.song(thing)
