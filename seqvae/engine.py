@@ -143,7 +143,11 @@ class Engine:
         return torch.stack(moved)
 
     def atlas(self, count: int = 1024) -> Atlas:
-        """At most `count` points of the latent space that stand for the training data, always the same."""
+        """At most `count` points of the latent space that stand for the training data, always the same.
+
+        Raises `SeqvaeError` for a language model, which has no such space.
+        """
+        require(self.saved.model.size.latent > 0, "this is a language model: it has no latent space")
         mixture = self.saved.mixture
         if mixture is not None:  # the exemplars' posteriors
             at = torch.linspace(0, len(mixture.means) - 1, min(count, len(mixture.means))).long()
@@ -161,8 +165,11 @@ class Engine:
     def measured(self, count: int = 2048) -> dict[str, Attribute]:
         """An attribute for each measure of the kind (`MEASURES`), by its name: `fit_measure` on the atlas.
 
-        What is measured is what its points decode to; a measure in which these do not differ has none.
+        What is measured is what its points decode to; a measure in which these do not differ has none, nor
+        has a language model any.
         """
+        if not self.saved.model.size.latent:
+            return {}
         (z, _), conditions = self.atlas(count)
         things = self.decoded(z, conditions, GREEDY, 0)
         found = {}

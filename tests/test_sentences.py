@@ -224,3 +224,12 @@ def test_options_of_another_kind_are_refused(folder: Path) -> None:
         "reconstruct", TEXTS[0], "-m", folder, "--beam", 2, "--length-penalty", -1
     )
     assert "cannot be written" in refused("generate", "-m", folder, "-o", folder / "config.json" / "x.txt")
+
+
+def test_a_language_model_has_no_places() -> None:
+    codec = WordsCodec(b"<unk>\nthe\ncat\nsat")
+    size = Size(embedding=(8,), condition=4, encoder=8, decoder=8, head=8, latent=0)
+    model = Sentences(Saved(build_model(codec, size).eval(), codec, {}, None, None))
+    assert model.measured() == {} and len(model.sample(2)) == 2
+    with pytest.raises(SeqvaeError, match="no latent space"):
+        model.atlas()
