@@ -6,6 +6,7 @@ names the refusals it provokes.
 
 import base64
 import json
+import random
 import re
 import shutil
 import time
@@ -21,6 +22,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from seqvae import files
 from seqvae.pipeline import Pipeline
 from seqvae.service.app import Settings
+from seqvae.song import Metre, Note, Part, Song
 
 DATA = Path(__file__).parent.parent / "data"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -503,6 +505,20 @@ def test_a_link_brings_everything_back(opens: Opens, browser: Browser):
         music.locator(".slot-1 .face .name").inner_text()
     )
     assert stage(again) == stage(music)
+
+
+def test_a_link_says_what_it_leaves_out(opens: Opens, tmp_path: Path):
+    """A song of 6,000 notes that no compression makes small."""
+    chance = random.Random(0)
+    notes = (Note(i / 4, chance.random() / 3 + 0.1, chance.randint(40, 90)) for i in range(6000))
+    files.write(Song((Part(tuple(notes)),), ((0.0, Metre(4, 4)),)), tmp_path / "long.mid")
+    page = ready(opens("#music?seed=3&bars=2&n=2"))
+    view(page).get_by_label("Open a file as B").set_input_files(tmp_path / "long.mid")
+    expect(view(page).locator(".slot-1 .face .name")).to_have_text("long")
+    page.locator("#share").click()
+    expect(page.locator("#status")).to_contain_text("stay behind")
+    again = view(ready(opens("#" + page.url.partition("#")[2])))
+    expect(cards(again)).to_have_count(2)
 
 
 # ------------------------------------------------------------------------------------------- text, images

@@ -174,6 +174,7 @@ export class Desk extends EventTarget {
       const short = grouped(every.map((item) => item.recipe).filter(([type]) => type !== "s"));
       params.set("shelf", JSON.stringify(short));
       for (const name of ["slots", "on"]) params.delete(name);
+      params.set("short", "1");
     }
     return params;
   }

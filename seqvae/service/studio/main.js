@@ -142,12 +142,16 @@ $("theme").addEventListener("click", () => {
 theme(THEMES.find((name) => name === localStorage.getItem("theme")) ?? "auto");
 
 $("share").addEventListener("click", async () => {
-  write(current, await (await opened[current]).link());
+  const link = await (await opened[current]).link();
+  write(current, link);
+  const brings = link.has("short")
+    ? "the files you opened are too long for it and stay behind."
+    : "it brings back what is here.";
   try {
     await navigator.clipboard.writeText(location.href); // not there on plain http at a name other than localhost
-    say("The link is copied; it brings back what is here.");
+    say(`The link is copied; ${brings}`);
   } catch {
-    say("The link is in the address bar; it brings back what is here.");
+    say(`The link is in the address bar; ${brings}`);
   }
 });
 
