@@ -266,11 +266,14 @@ def prepared(
     steps: int,
 ) -> Rows:
     """Rows z (N, Z) told conditions (N, C), each with a seed for at most so many steps."""
-    count, fill = len(z), -len(z) % FEWEST_ROWS
-    z = torch.cat((z.float(), z.new_zeros(fill, z.shape[1], dtype=torch.float32)))
-    state = stepper.start(z, torch.cat((conditions, conditions[-1:].expand(fill, -1))))
+    state = stepper.start(padded(z.float()), padded(conditions))
     noise = uniforms(seeds, steps, len(stepper.streams)) if how.temperature else None
-    return Rows(state, noise, how).some(0, count)
+    return Rows(state, noise, how).some(0, len(z))
+
+
+def padded(rows: Tensor) -> Tensor:
+    """(B, ...), a multiple of FEWEST_ROWS: the last row again and again."""
+    return torch.cat((rows, rows[-1:].expand(-len(rows) % FEWEST_ROWS, *rows.shape[1:])))
 
 
 Name = TypeVar("Name", bound=Hashable)
@@ -434,11 +437,7 @@ def searched(stepper: Stepper, z: Tensor, conditions: Tensor, how: Beam, most_st
     block = MOST_ROWS // how.width // FEWEST_ROWS * FEWEST_ROWS
     for first in range(0, len(z), block):
         part, told = z[first : first + block], conditions[first : first + block]
-        fill = -len(part) % FEWEST_ROWS
-        padded = torch.cat((part.float(), part.new_zeros(fill, part.shape[1], dtype=torch.float32)))
-        out += stepper.search(padded, torch.cat((told, told[-1:].expand(fill, -1))), how, most_steps)[
-            : len(part)
-        ]
+        out += stepper.search(padded(part.float()), padded(told), how, most_steps)[: len(part)]
     return out
 
 
@@ -446,6 +445,5 @@ def drawn(model: ImageVAE, z: Tensor) -> list[np.ndarray]:
     """z (B, Z) -> B arrays (H * W, C) int64, in batches as `decode` pads them."""
     out: list[np.ndarray] = []
     for part in z.float().split(MOST_ROWS):
-        fill = part.new_zeros(-len(part) % FEWEST_ROWS, part.shape[1])
-        out += list(model.draw(torch.cat((part, fill)))[: len(part)].numpy())
+        out += list(model.draw(padded(part))[: len(part)].numpy())
     return out

@@ -31,7 +31,7 @@ from starlette.exceptions import HTTPException
 
 from seqvae import __version__
 from seqvae.service import schemas
-from seqvae.service.batcher import Ticket, Unwanted, holding
+from seqvae.service.batcher import Gauge, Ticket, Unwanted, holding
 from seqvae.service.guard import Guard
 from seqvae.service.jobs import Jobs
 from seqvae.service.reading import Reader
@@ -120,7 +120,13 @@ class Desk:
             offered = self.shelf.get(name)
             offered.generate(schemas.Generate())
             offered.info()
+        self.telemetry.queue.set_function(lambda: sum(waiting for waiting, _ in self.loops()))
+        self.telemetry.slots.set_function(lambda: sum(decoding for _, decoding in self.loops()))
         self.ready = True
+
+    def loops(self) -> list[Gauge]:
+        """What the models' decoding loops are doing."""
+        return [offered.batcher.gauge() for offered in self.shelf.offered() if offered.batcher]
 
     def close(self) -> None:
         self.ready = False
@@ -255,10 +261,6 @@ def add_health(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        if desk.ready:
-            loops = [offered.batcher.gauge() for offered in desk.shelf.offered() if offered.batcher]
-            desk.telemetry.queue.set(sum(waiting + decoding for waiting, decoding in loops))
-            desk.telemetry.slots.set(sum(decoding for _, decoding in loops))
         return Response(desk.telemetry.text(), media_type=MEDIA_TYPE)
 
 

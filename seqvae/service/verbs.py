@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +42,7 @@ from seqvae.engine import (
 )
 from seqvae.images import Images
 from seqvae.latent import Attribute, Plane, fit_attribute, fit_plane
-from seqvae.melodies import Encoding, Melodies
+from seqvae.melodies import Encoding, Melodies, Morph
 from seqvae.pictures import Framing
 from seqvae.pipeline import KINDS
 from seqvae.sentences import Sentences
@@ -77,7 +78,12 @@ HELD = 32  # encodings of songs
 LONGEST_SOUND = 600.0  # seconds
 MELODY_ONLY = ("bars", "metre", "key", "tempo", "program")
 Seen = Callable[[int], None]
-SUFFIXES = {"mid": ".mid", "musicxml": ".musicxml", "wav": ".wav", "png": ".png"}
+WRITERS: dict[str, Callable[[Song, Path], object]] = {
+    "mid": files.write,
+    "musicxml": files.write,
+    "wav": render.sound,
+    "png": render.piano_roll,
+}
 
 
 class Reads(Protocol):
@@ -91,11 +97,90 @@ class Reads(Protocol):
 # ------------------------------------------------------------------------------------------ kinds
 
 
-class MelodyDesk:
+class Desk:
+    """What the verbs of all kinds share. A kind says what a thing is to its pipeline, and what is shown."""
+
+    def __init__(self, model: Any, reader: Reads) -> None:
+        self.model, self.reader = model, reader
+
+    def source(self, thing: Thing) -> Any:
+        """What the pipeline's verbs take."""
+        raise NotImplementedError
+
+    def shown(self, made: Any) -> MadeThing:
+        raise NotImplementedError
+
+    def read(self, thing: Thing) -> MadeThing:
+        """What is in a file, as the model's kind reads it."""
+        raise NotImplementedError
+
+    def generate(self, body: Generate) -> Made:
+        raise NotImplementedError
+
+    def way(self, how: How, warm: bool = False) -> Sampling | Beam:
+        """How symbols are chosen; warm: sampled where no temperature is given."""
+        require(not how.beam, "a beam searches texts; leave it out")
+        temperature = how.temperature if how.temperature is not None else float(warm)
+        return sampling(temperature, how.top_k, how.top_p)
+
+    def options(self, how: How, warm: bool = False) -> dict[str, Any]:
+        """`way` as the pipeline's verbs take it."""
+        return {}
+
+    def made(self, things: Sequence[Any], given: Sequence[Thing] = ()) -> Made:
+        return Made.model_construct(
+            things=[self.shown(thing) for thing in things], notices=self.remarks(given), journey=None
+        )
+
+    def remarks(self, things: Sequence[Thing]) -> list[str]:
+        """Notices of things given that stand with none of what was made."""
+        return []
+
+    def decode(self, body: Decode) -> Made:
+        return self.made(self.model.decode(fitting(self.model, rows(body.z)), **self.options(body)))
+
+    def reconstruct(self, body: OfThing) -> Made:
+        return self.made(
+            self.model.reconstruct([self.source(body.thing)], **self.options(body)), [body.thing]
+        )
+
+    def vary(self, body: Vary) -> Made:
+        found = self.model.vary(self.source(body.thing), body.amount, body.n, **self.options(body))
+        return self.made(found, [body.thing])
+
+    def shift(self, body: Shift, places: Sequence[Places]) -> Made:
+        return self.made(
+            self.model.shift(self.source(body.thing), places, **self.options(body)), [body.thing]
+        )
+
+    def interpolate(self, body: Interpolate) -> Made:
+        if body.corners is not None:
+            corners = [self.source(corner) for corner in body.corners]
+            return self.made(self.model.blend(corners, body.places, **self.between(body)), body.corners)
+        assert body.a is not None and body.b is not None
+        ends = [body.a, body.b]
+        found = self.model.interpolate(*map(self.source, ends), body.steps, **self.between(body))
+        return self.journeyed(found, ends)
+
+    def between(self, body: Interpolate) -> dict[str, Any]:
+        return self.options(body)
+
+    def journeyed(self, found: Any, ends: Sequence[Thing]) -> Made:
+        return self.made(found, ends)
+
+    def latent(self, thing: Thing) -> tuple[Tensor, list[bool], tuple[str, ...]]:
+        """z (W, Z) of a thing, which of its windows are silent, and notices; where no window can be silent
+        there is no list of them."""
+        return self.model.encode([self.source(thing)]), [], tuple(self.remarks([thing]))
+
+
+class MelodyDesk(Desk):
     """Things of a model of melodies; what enters a verb is an `Encoding`."""
 
+    model: Melodies
+
     def __init__(self, model: Melodies, reader: Reads) -> None:
-        self.model, self.reader = model, reader
+        super().__init__(model, reader)
         self.held: OrderedDict[bytes, Encoding] = OrderedDict()
         self.lock = threading.Lock()
 
@@ -141,42 +226,41 @@ class MelodyDesk:
             song=SongBody.of(song), text=None, image=None, notices=list(song.notices)
         )
 
-    def options(self, how: How, warm: bool) -> dict[str, Any]:
-        require(not how.beam, "a beam searches texts; leave it out for melodies")
-        temperature = how.temperature if how.temperature is not None else float(warm)
-        return {"temperature": temperature, "top_k": how.top_k, "top_p": how.top_p, "seed": how.seed}
+    def options(self, how: How, warm: bool = False) -> dict[str, Any]:
+        return {**asdict(self.way(how, warm)), "seed": how.seed}
 
-    def generate(self, body: Generate) -> list[Song]:
+    def generate(self, body: Generate) -> Made:
         given = {name: getattr(body, name) for name in MELODY_ONLY if getattr(body, name) is not None}
-        return self.model.sample(body.n, prior=body.prior, **given, **self.options(body, True))
+        return self.made(self.model.sample(body.n, prior=body.prior, **given, **self.options(body, True)))
 
-    def decode(self, body: Decode) -> list[Song]:
-        options = self.options(body, False)
-        seed = options.pop("seed")
-        phrases = self.model.decode(
-            fitting(self.model, rows(body.z)), body.metre, sampling(*options.values()), seed
-        )
-        return [assemble(phrases)]
+    def decode(self, body: Decode) -> Made:
+        z, way = fitting(self.model, rows(body.z)), self.way(body)
+        assert isinstance(way, Sampling)
+        return self.made([assemble(self.model.decode(z, body.metre, way, body.seed))])
 
-    def reconstruct(self, body: OfThing) -> list[Song]:
-        return [self.model.reconstruct(self.source(body.thing))]
+    def reconstruct(self, body: OfThing) -> Made:
+        return self.made([self.model.reconstruct(self.source(body.thing))])
 
-    def shift(self, body: Shift, places: Sequence[Places]) -> list[Song]:
-        return self.model.shift(self.source(body.thing), places)
+    def shift(self, body: Shift, places: Sequence[Places]) -> Made:
+        return self.made(self.model.shift(self.source(body.thing), places))
+
+    def between(self, body: Interpolate) -> dict[str, Any]:
+        return self.options(body) | {"fit": body.fit}
+
+    def journeyed(self, found: Morph, ends: Sequence[Thing]) -> Made:
+        made = self.made(found.songs)
+        made.notices, made.journey = list(found.notices), self.shown(found.journey)
+        return made
 
     def latent(self, thing: Thing) -> tuple[Tensor, list[bool], tuple[str, ...]]:
         found = self.source(thing)
         return found.means, [not w.phrase.notes for w in found.windows], (*found.song.notices, *found.notices)
 
-    def remarks(self, things: Sequence[Thing]) -> list[str]:
-        return []  # they stand with each song
 
-
-class TextDesk:
+class TextDesk(Desk):
     """Things of a model of text."""
 
-    def __init__(self, model: Sentences, reader: Reads) -> None:
-        self.model = model
+    model: Sentences
 
     def source(self, thing: Thing) -> str | Tensor:
         if thing.z is not None:
@@ -196,36 +280,24 @@ class TextDesk:
     def shown(self, made: str) -> MadeThing:
         return MadeThing(text=made)
 
-    def options(self, how: How, warm: bool) -> dict[str, Any]:
-        temperature = how.temperature if how.temperature is not None else float(warm)
-        way: Sampling | Beam = sampling(temperature, how.top_k, how.top_p)
-        return {"how": beam_of(how.beam, how.length_penalty) if how.beam else way, "seed": how.seed}
+    def way(self, how: How, warm: bool = False) -> Sampling | Beam:
+        return beam_of(how.beam, how.length_penalty) if how.beam else super().way(how, warm)
 
-    def generate(self, body: Generate) -> list[str]:
+    def options(self, how: How, warm: bool = False) -> dict[str, Any]:
+        return {"how": self.way(how, warm), "seed": how.seed}
+
+    def generate(self, body: Generate) -> Made:
         refuse_melody_options(body)
-        return self.model.sample(body.n, prior=body.prior, **self.options(body, True))
-
-    def decode(self, body: Decode) -> list[str]:
-        return self.model.decode(fitting(self.model, rows(body.z)), **self.options(body, False))
-
-    def reconstruct(self, body: OfThing) -> list[str]:
-        return self.model.reconstruct([self.source(body.thing)], **self.options(body, False))
-
-    def shift(self, body: Shift, places: Sequence[Places]) -> list[str]:
-        return self.model.shift(self.source(body.thing), places, **self.options(body, False))
-
-    def latent(self, thing: Thing) -> tuple[Tensor, list[bool], tuple[str, ...]]:
-        return self.model.encode([self.source(thing)]), [], tuple(self.remarks([thing]))
+        return self.made(self.model.sample(body.n, prior=body.prior, **self.options(body, True)))
 
     def remarks(self, things: Sequence[Thing]) -> list[str]:
         return list(self.model.notices([thing.text for thing in things if thing.text is not None]))
 
 
-class ImageDesk:
-    """Things of a model of pictures."""
+class ImageDesk(Desk):
+    """Things of a model of pictures, each its likelihood's mean: there is no way to choose."""
 
-    def __init__(self, model: Images, reader: Reads) -> None:
-        self.model, self.reader = model, reader
+    model: Images
 
     def source(self, thing: Thing) -> np.ndarray | Tensor:
         if thing.z is not None:
@@ -243,30 +315,15 @@ class ImageDesk:
         gallery.as_page(made).save(held, "PNG")
         return MadeThing(image=base64.b64encode(held.getvalue()).decode())
 
-    def options(self, how: How, warm: bool) -> dict[str, Any]:
-        return {}  # a picture is its likelihood's mean
-
-    def generate(self, body: Generate) -> list[np.ndarray]:
+    def generate(self, body: Generate) -> Made:
         refuse_melody_options(body)
-        return self.model.sample(body.n, body.seed, body.prior)
+        return self.made(self.model.sample(body.n, body.seed, body.prior))
 
-    def decode(self, body: Decode) -> list[np.ndarray]:
-        return self.model.decode(fitting(self.model, rows(body.z)))
-
-    def reconstruct(self, body: OfThing) -> list[np.ndarray]:
-        return self.model.reconstruct([self.source(body.thing)])
-
-    def shift(self, body: Shift, places: Sequence[Places]) -> list[np.ndarray]:
-        return self.model.shift(self.source(body.thing), places)
-
-    def latent(self, thing: Thing) -> tuple[Tensor, list[bool], tuple[str, ...]]:
-        return self.model.encode([self.source(thing)]), [], ()
-
-    def remarks(self, things: Sequence[Thing]) -> list[str]:
-        return []
+    def vary(self, body: Vary) -> Made:
+        return self.made(self.model.vary(self.source(body.thing), body.amount, body.n, body.seed))
 
 
-DESKS: dict[str, Any] = {"melody": MelodyDesk, "text": TextDesk, "image": ImageDesk}
+DESKS: dict[str, type[Desk]] = {"melody": MelodyDesk, "text": TextDesk, "image": ImageDesk}
 
 
 def rows(z: Sequence[Sequence[float]]) -> Tensor:
@@ -304,7 +361,9 @@ class Offered:
         saved = load_model(folder)
         self.name, self.folder, self.learnt = name, folder, learnt / saved.config["sha256"]
         self.model: Any = KINDS[saved.codec.kind](saved)
-        self.desk: Any = DESKS[saved.codec.kind](self.model, reader)
+        desk = self.desk = DESKS[saved.codec.kind](self.model, reader)
+        self.generate, self.decode, self.reconstruct = desk.generate, desk.decode, desk.reconstruct
+        self.vary, self.interpolate = desk.vary, desk.interpolate
         self.lock = threading.Lock()
         self.batcher: Batcher | None = None
         if slots and isinstance(self.model.stepper, Stepper):
@@ -332,51 +391,16 @@ class Offered:
             attributes=[one.name for one in self.attributes()],
         )
 
-    # -- verbs
-
-    def generate(self, body: Generate) -> Made:
-        return self._made(self.desk.generate(body))
+    # -- verbs that are not the desk's alone
 
     def encode(self, body: OfThing) -> Latent:
         z, silent, notices = self.desk.latent(body.thing)
         return Latent(z=z.tolist(), silent=silent, notices=list(notices))
 
-    def decode(self, body: Decode) -> Made:
-        return self._made(self.desk.decode(body))
-
-    def reconstruct(self, body: OfThing) -> Made:
-        return self._made(self.desk.reconstruct(body), [body.thing])
-
-    def vary(self, body: Vary) -> Made:
-        options, source = self.desk.options(body, False), self.desk.source(body.thing)
-        if self.model.codec.kind == "image":
-            options = {"seed": body.seed}
-        return self._made(self.model.vary(source, body.amount, body.n, **options), [body.thing])
-
-    def interpolate(self, body: Interpolate) -> Made:
-        options = self.desk.options(body, False)
-        if self.model.codec.kind == "melody":
-            options["fit"] = body.fit
-        if body.corners is not None:
-            corners = [self.desk.source(corner) for corner in body.corners]
-            return self._made(self.model.blend(corners, body.places, **options), body.corners)
-        assert body.a is not None and body.b is not None
-        ends = [self.desk.source(end) for end in (body.a, body.b)]
-        found = self.model.interpolate(*ends, body.steps, **options)
-        if self.model.codec.kind != "melody":
-            return self._made(found, [body.a, body.b])
-        made = self._made(found.songs)
-        made.notices, made.journey = list(found.notices), self.desk.shown(found.journey)
-        return made
-
     def shift(self, body: Shift) -> Made:
         known = self._attributes()
         places = [[(self._known(known, name), goal) for name, goal in one.items()] for one in body.places]
-        return self._made(self.desk.shift(body, places), [body.thing])
-
-    def _made(self, things: Sequence[Any], given: Sequence[Thing] = ()) -> Made:
-        made = [self.desk.shown(thing) for thing in things]
-        return Made.model_construct(things=made, notices=self.desk.remarks(given), journey=None)
+        return self.desk.shift(body, places)
 
     # -- attributes
 
@@ -436,16 +460,12 @@ class Offered:
         ]
         wanted = torch.tensor(body.places, dtype=torch.float32).reshape(-1, 2)
         at = torch.cdist(wanted, held).argmin(1)
-        made = self.model.decoded(atlas.posterior.mean[at], atlas.conditions[at.numpy()], *self._way(body))
+        made = self.model.decoded(
+            atlas.posterior.mean[at], atlas.conditions[at.numpy()], self.desk.way(body), body.seed
+        )
         return FoundOnMap.model_construct(
             places=places, points=at.tolist(), things=[self.desk.shown(thing) for thing in made]
         )
-
-    def _way(self, how: How) -> tuple[Sampling | Beam, int]:
-        if how.beam:
-            require(self.model.codec.kind == "text", "a beam searches texts; leave it out")
-            return beam_of(how.beam, how.length_penalty), how.seed
-        return sampling(how.temperature or 0.0, how.top_k, how.top_p), how.seed
 
     def _plane(self) -> tuple[Plane, Any, Tensor]:
         with self.lock:
@@ -520,7 +540,6 @@ def rendered(body: Render, reader: Reads) -> bytes:
         lasts = seconds(song, song.beats)
         require(lasts <= LONGEST_SOUND, f"a sound lasts {LONGEST_SOUND:g} seconds at most, not {lasts:.0f}")
     with tempfile.TemporaryDirectory(prefix="seqvae-") as room:
-        path = Path(room) / f"song{SUFFIXES[body.format]}"
-        write: Any = {"wav": render.sound, "png": render.piano_roll}.get(body.format, files.write)
-        write(song, path)
+        path = Path(room) / f"song.{body.format}"
+        WRITERS[body.format](song, path)
         return path.read_bytes()

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seqvae import corpus, files, gallery, pictures, render, sources
+from seqvae import corpus, gallery, pictures, sources
 from seqvae.checkpoint import load_model, save_model, store
 from seqvae.codecs import Codec, NotesCodec, Spelling
 from seqvae.engine import find_model
@@ -32,8 +32,8 @@ from seqvae.recipes import DEFAULTS, RECIPES, Recipe
 from seqvae.service.jobs import as_words, exclusive
 from seqvae.service.reading import Reader
 from seqvae.service.schemas import Morph, Train
-from seqvae.service.verbs import DESKS
-from seqvae.song import SeqvaeError, Song
+from seqvae.service.verbs import DESKS, WRITERS
+from seqvae.song import SeqvaeError
 from seqvae.train import train
 
 PATIENCE = 60.0  # seconds for an earlier child to be gone
@@ -42,12 +42,6 @@ OFTEN = 0.25  # seconds between two lines that say no more than the step
 VOCABULARY = 2000  # as of the command line's trainings on files
 UNEVEN = Framing(32, 32, 3)  # for pictures that are not all of one size that a model can have
 Say = Callable[..., None]
-WRITERS: dict[str, Callable[[Song, Path], object]] = {
-    "mid": files.write,
-    "musicxml": files.write,
-    "wav": render.sound,
-    "png": render.piano_roll,
-}
 
 
 def main(folder: str) -> int:

@@ -74,6 +74,31 @@ export function surface(canvas, width = canvas.clientWidth, height = canvas.clie
   return { pen, width, height };
 }
 
+/**
+ * A plane that is steered, while `ready()`: `to` is told the shares of its width and height at which a pointer
+ * presses or drags, and when; `by` the arrow keys' steps to the right and down, four with shift.
+ */
+export function steer(plane, ready, to, by) {
+  const point = (event) => {
+    const box = plane.getBoundingClientRect();
+    to((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, event.timeStamp);
+  };
+  plane.addEventListener("pointerdown", (event) => {
+    if (event.button || !ready()) return;
+    plane.setPointerCapture(event.pointerId);
+    plane.focus();
+    point(event);
+    event.preventDefault();
+  });
+  plane.addEventListener("pointermove", (event) => plane.hasPointerCapture(event.pointerId) && point(event));
+  plane.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (!step || !ready()) return;
+    event.preventDefault();
+    by(...step.map((one) => one * (event.shiftKey ? 4 : 1)));
+  });
+}
+
 export function save(blob, name) {
   const url = URL.createObjectURL(blob);
   h("a", { href: url, download: name }).click();

@@ -1,7 +1,7 @@
 // The map: points of the training data on the plane of the latent space's two main axes, to walk over.
 
 import { ask, during, newest } from "./api.js";
-import { colours, corner, css, hue, surface } from "./dom.js";
+import { colours, corner, css, hue, steer, surface } from "./dom.js";
 import { LETTERS, named } from "./desk.js";
 
 const STRIDE = 0.04; // of the map's width, for an arrow key
@@ -105,29 +105,15 @@ export function makeMap(desk, part) {
     return walk(at);
   }
 
-  const point = (event) => {
-    const box = plane.getBoundingClientRect();
-    move(
-      (((event.clientX - box.left) / box.width) * 2 - 1) * reach,
-      -(((event.clientY - box.top) / box.height) * 2 - 1) * reach,
-    );
-  };
-  plane.addEventListener("pointerdown", (event) => {
-    if (event.button || !points.length) return;
-    plane.setPointerCapture(event.pointerId);
-    plane.focus();
-    point(event);
-    event.preventDefault();
-  });
-  plane.addEventListener("pointermove", (event) => plane.hasPointerCapture(event.pointerId) && point(event));
-  plane.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (!step || !points.length) return;
-    event.preventDefault();
-    const [x, y] = at ?? [0, 0];
-    const stride = 2 * reach * STRIDE * (event.shiftKey ? 4 : 1);
-    move(x + step[0] * stride, y + step[1] * stride);
-  });
+  steer(
+    plane,
+    () => points.length,
+    (x, y) => move((2 * x - 1) * reach, (1 - 2 * y) * reach),
+    (x, y) => {
+      const [from, up] = at ?? [0, 0];
+      move(from + x * 2 * reach * STRIDE, up - y * 2 * reach * STRIDE);
+    },
+  );
   desk.on("slots", mark);
   desk.on("model", () => {
     points = [];

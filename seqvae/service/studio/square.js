@@ -1,7 +1,7 @@
 // The square between A, B, C and D: what lies at a place of it is decoded while the pointer moves.
 
 import { during, newest } from "./api.js";
-import { css, h, hue, square, surface } from "./dom.js";
+import { css, h, hue, square, steer, surface } from "./dom.js";
 import { LETTERS, named } from "./desk.js";
 
 const STRIDE = 0.05; // of the square, for an arrow key
@@ -90,25 +90,12 @@ export function makeSquare(desk, part, { field: drawField, side }) {
     if (four) survey([four, key]);
   }
 
-  const point = (event) => {
-    const box = pad.getBoundingClientRect();
-    move((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, event.timeStamp);
-  };
-  pad.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    pad.setPointerCapture(event.pointerId);
-    pad.focus();
-    point(event);
-    event.preventDefault();
-  });
-  pad.addEventListener("pointermove", (event) => pad.hasPointerCapture(event.pointerId) && point(event));
-  pad.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    const stride = event.shiftKey ? STRIDE * 4 : STRIDE;
-    move(at[0] + step[0] * stride, at[1] + step[1] * stride);
-  });
+  steer(
+    pad,
+    () => true,
+    move,
+    (x, y) => move(at[0] + x * STRIDE, at[1] + y * STRIDE),
+  );
   for (const [i, letter] of [...LETTERS].entries()) {
     const one = h("button", {
       type: "button",
