@@ -521,6 +521,28 @@ def test_a_link_says_what_it_leaves_out(opens: Opens, tmp_path: Path):
     expect(cards(again)).to_have_count(2)
 
 
+def test_progress_does_not_cover_what_was_said_since(opens: Opens):
+    page = ready(opens("#music?seed=3&bars=2&n=2"))
+    told = page.evaluate(
+        """async () => {
+          const { during, say } = await import("/studio/api.js");
+          const status = document.getElementById("status");
+          const told = [];
+          for (const sentence of ["", "The link is copied."]) {
+            say("");
+            const work = during("Waiting", new Promise((done) => setTimeout(done, 600)));
+            if (sentence) say(sentence);
+            await new Promise((go) => setTimeout(go, 400));
+            told.push(status.textContent);
+            await work;
+            told.push(status.textContent);
+          }
+          return told;
+        }"""
+    )
+    assert told == ["Waiting …", "", "The link is copied.", "The link is copied."]
+
+
 # ------------------------------------------------------------------------------------------- text, images
 
 

@@ -3,23 +3,33 @@
 const status = document.getElementById("status");
 const progress = document.getElementById("progress");
 let works = 0;
+let said = 0; // sentences that progress must not cover
 
-/** One sentence in the status line; a fault is shown as one. */
-export function say(sentence, fault = false) {
+function show(sentence, fault = false) {
   status.textContent = sentence;
   status.classList.toggle("fault", fault);
 }
 
-/** Shows that something is under way, in words if it lasts, until the promise is settled; faults are said. */
+/** One sentence in the status line; a fault is shown as one. */
+export function say(sentence, fault = false) {
+  said += 1;
+  show(sentence, fault);
+}
+
+/**
+ * Shows that something is under way until the promise is settled, in words if it lasts and nothing was said
+ * since it began; faults are said.
+ */
 export async function during(words, work) {
   works += 1;
+  const before = said;
   const late = setTimeout(() => {
     progress.hidden = false;
-    say(`${words} …`);
+    if (said === before) show(`${words} …`);
   }, 250);
   try {
     const result = await work;
-    if (status.textContent === `${words} …`) say("");
+    if (status.textContent === `${words} …`) show("");
     return result;
   } catch (fault) {
     if (fault.name !== "AbortError") tell(fault);

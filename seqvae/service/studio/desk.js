@@ -124,8 +124,8 @@ export class Desk extends EventTarget {
 
   put(item, slot) {
     this.slots = this.slots.with(slot, item);
-    this.tell("slots");
     say(`${item.title} is now ${LETTERS[slot]}.`);
+    this.tell("slots");
   }
 
   /** What a text is typed into, or a new thing put straight into a slot. */
