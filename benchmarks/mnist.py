@@ -5,9 +5,9 @@
 CORPUS: `seqvae prepare binarized_mnist.npz --size 28 -o CORPUS`, its own splits of 50,000 / 10,000 / 10,000.
 Every run is the `mnist` recipe (784-400-z40, Adam at 2e-3 falling to 0, batches of 128, 20 epochs, seed 0)
 with its own objective; all without a name. It goes on where it was when it is started again, and
-OUT/figures.json keeps what is printed: nats an image of the test split, nll + KL of all 10,000 images, the
-importance-weighted nll (SAMPLES) of the first 1,000, KL, MI, active units, and minutes of the CPU with all
-evaluations. Settings after -- are of every run, another seed or fewer steps.
+OUT/NAME/figures.json keeps what is printed: nats an image of the test split, nll + KL of all 10,000 images,
+the importance-weighted nll (SAMPLES) of the first 1,000, KL, MI, active units, and minutes of the CPU with
+all evaluations. Settings after -- are of every run, another seed or fewer steps.
 """
 
 import sys

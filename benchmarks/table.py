@@ -21,19 +21,21 @@ def fill(
     runs: dict[str, Settings],
     measure: Callable[[Path, Corpus], dict[str, float]],
 ) -> None:
-    """Trains and measures every run unless `out` holds its figures; it goes on where it was.
+    """Trains and measures every run unless its folder holds its figures; it goes on where it was.
 
-    Minutes are of the CPU, all threads together, so that other work beside does not count.
+    Minutes are of the CPU, all threads together, so that other work beside does not count; of a run that was
+    cut off they are those after the last start.
     """
-    corpus, kept = Corpus.open(source), out / "figures.json"
-    table: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
+    corpus = Corpus.open(source)
     for name, settings in runs.items():
-        if name not in table:
+        folder = out / re.sub(r"\W+", "-", name)
+        kept = folder / "figures.json"
+        if not kept.exists():
             start = time.process_time()
-            best = train(source, recipe, out / re.sub(r"\W+", "-", name), settings, resume=True)
-            table[name] = {"minutes": (time.process_time() - start) / 60} | measure(best, corpus)
-            kept.write_text(json.dumps(table, indent=1))
-        row = table[name]
+            best = train(source, recipe, folder, settings, resume=True)
+            found = {"minutes": (time.process_time() - start) / 60} | measure(best, corpus)
+            kept.write_text(json.dumps(found, indent=1))
+        row: dict[str, float] = json.loads(kept.read_text())
         cells = [row["nll"] + row["kl"], row["iw_nll"], row["kl"], row["mi"]]
         shown = [f"{value:.2f}" for value in cells] + [f"{row['active_units']:.0f}", f"{row['minutes']:.1f}"]
         print(f"| {name} | {' | '.join(shown)} |", flush=True)
