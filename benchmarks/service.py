@@ -219,9 +219,11 @@ async def open_loop(port: int, rate: float, seconds: float, pid: int = 0) -> lis
 
 
 def memory(pid: int) -> float:
-    """Resident megabytes of a process."""
-    with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+    """Megabytes of a process and all its children, what they share counted once."""
+    own = re.search(r"Pss: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())
+    assert own is not None
+    children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
+    return int(own[1]) / 1024 + sum(memory(int(child)) for child in children)
 
 
 def soak(seconds: float = 600.0) -> None:

@@ -1,5 +1,6 @@
 """The micro-batcher: what threads decode together is what each decodes alone; who leaves frees its slots."""
 
+import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
@@ -10,10 +11,11 @@ import pytest
 import torch
 
 from seqvae.codecs import NotesCodec
-from seqvae.decoding import GREEDY, Sampling, Stepper, decode
+from seqvae.decoding import GREEDY, Sampling, Slots, Stepper, decode, prepared
 from seqvae.model import SequenceVAE, Size
-from seqvae.service.batcher import Batcher, Ticket, Unwanted, holding
+from seqvae.service.batcher import Asked, Batcher, Loop, Lost, Ticket, Unwanted, holding
 
+CODEC = NotesCodec(bars=1, bar_ticks=48)
 HOWS = (GREEDY, Sampling(), Sampling(0.7, 5), Sampling(1.4, 0, 0.9))
 
 
@@ -21,13 +23,12 @@ HOWS = (GREEDY, Sampling(), Sampling(0.7, 5), Sampling(1.4, 0, 0.9))
 def stepper() -> Stepper:
     """Of the size of real models, where a matrix product's last bits may depend on its rows."""
     torch.manual_seed(0)
-    codec = NotesCodec(bars=1, bar_ticks=48)
-    return Stepper(SequenceVAE(codec.streams, codec.conditions, Size()))
+    return Stepper(SequenceVAE(CODEC.streams, CODEC.conditions, Size()))
 
 
 @pytest.fixture
 def batcher(stepper: Stepper) -> Iterator[Batcher]:
-    batcher = Batcher(stepper, 49, slots=32)
+    batcher = Batcher(CODEC, stepper, slots=32)
     yield batcher
     batcher.close()
 
@@ -52,18 +53,19 @@ def test_among_others_as_alone(stepper: Stepper, batcher: Batcher) -> None:
         found = list(pool.map(ask, range(36)))
     for number, rows in enumerate(found):
         z, conditions = given(number * 7 % 40 + 1, number)
-        alone = decode(stepper, z, conditions, HOWS[number % 4], seed=number, most_steps=49)
+        alone = decode(stepper, z, conditions, HOWS[number % 4], seed=number, most_steps=CODEC.longest)
         assert len(rows) == len(alone) and all(map(np.array_equal, rows, alone))
     assert batcher.gauge() == (0, 0)
 
 
 def test_who_leaves_frees_the_slots_and_others_go_on(stepper: Stepper) -> None:
     """A request is given up at its third step; another, behind it in the queue, is answered."""
-    batcher, ticket, steps = Batcher(stepper, 49, slots=8), Ticket(), []
+    batcher, ticket, steps = Batcher(CODEC, stepper, slots=8), Ticket(), []
 
     def watch(row: int, symbols: np.ndarray) -> None:
         steps.append(row)
-        ticket.left = len(steps) >= 3 * 8
+        if len(steps) >= 3 * 8:
+            ticket.leave()
 
     ticket.watch = watch
     with ThreadPoolExecutor(2) as pool:
@@ -79,7 +81,11 @@ def test_who_leaves_frees_the_slots_and_others_go_on(stepper: Stepper) -> None:
         with pytest.raises(Unwanted):
             leaving.result()
         assert all(
-            map(np.array_equal, staying.result(), decode(stepper, *given(3, 5), GREEDY, most_steps=49))
+            map(
+                np.array_equal,
+                staying.result(),
+                decode(stepper, *given(3, 5), GREEDY, most_steps=CODEC.longest),
+            )
         )
     assert 24 <= len(steps) <= 40  # not 800 rows
     batcher.close()
@@ -88,10 +94,10 @@ def test_who_leaves_frees_the_slots_and_others_go_on(stepper: Stepper) -> None:
 def test_a_deadline_passes_before_and_during(stepper: Stepper, batcher: Batcher) -> None:
     with holding(Ticket(deadline=time.monotonic() - 1)), pytest.raises(Unwanted):
         batcher.decode(*given(1, 0), GREEDY)
-    ticket = Ticket()
-    ticket.watch = lambda row, symbols: setattr(ticket, "deadline", time.monotonic())
-    with holding(ticket), pytest.raises(Unwanted):
-        batcher.decode(*endless(2000), Sampling())
+    with holding(Ticket(deadline=time.monotonic() + 0.3)), pytest.raises(Unwanted):
+        batcher.decode(*endless(4000), Sampling())
+    batcher.decode(*given(1, 0), GREEDY)
+    assert batcher.gauge() == (0, 0)
 
 
 def test_a_fault_in_a_step_ends_its_orders_and_not_the_loop(stepper: Stepper, batcher: Batcher) -> None:
@@ -108,7 +114,7 @@ def test_a_fault_in_a_step_ends_its_orders_and_not_the_loop(stepper: Stepper, ba
 
 
 def test_closed_it_decodes_no_more(stepper: Stepper) -> None:
-    batcher = Batcher(stepper, 49, slots=8)
+    batcher = Batcher(CODEC, stepper, slots=8)
     ticket, begun = Ticket(), threading.Event()
     ticket.watch = lambda row, symbols: begun.set()
     with ThreadPoolExecutor(1) as pool:
@@ -124,3 +130,55 @@ def test_closed_it_decodes_no_more(stepper: Stepper) -> None:
             asking.result()
     with pytest.raises(Unwanted):
         batcher.decode(*given(1, 0), GREEDY)
+
+
+def test_where_its_process_dies_another_begins(stepper: Stepper, batcher: Batcher) -> None:
+    ticket, begun = Ticket(), threading.Event()
+    ticket.watch = lambda row, symbols: begun.set()
+    with ThreadPoolExecutor(1) as pool:
+
+        def ask() -> None:
+            with holding(ticket):
+                batcher.decode(*endless(2000), Sampling())
+
+        asking = pool.submit(ask)
+        begun.wait()
+        first = batcher.process
+        first.kill()
+        with pytest.raises(Lost):
+            asking.result()
+    alone = decode(stepper, *given(3, 5), Sampling(), seed=2, most_steps=CODEC.longest)
+    assert all(map(np.array_equal, batcher.decode(*given(3, 5), Sampling(), seed=2), alone))
+    assert batcher.process.pid != first.pid
+
+
+def test_the_loop_outlives_a_fault_of_a_step(stepper: Stepper, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    loop = Loop(Slots(stepper, 8, CODEC.longest), theirs)
+
+    def send(number: int, watched: bool) -> None:
+        rows = prepared(stepper, *given(1, number), GREEDY, [(0, 0)], CODEC.longest)
+        ours.send(Asked(number, [part.numpy() for part in rows.state], None, GREEDY, watched))
+
+    def fail(look: object) -> None:
+        raise MemoryError("none left")
+
+    send(0, True)
+    assert loop.listen()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.slots, "step", fail)
+        loop.step()
+    assert ours.recv().lost == {0: "MemoryError: none left"} and not loop.slots and not loop.watched
+    send(1, True)
+    while True:
+        assert loop.listen()
+        loop.step()
+        told = ours.recv()
+        assert [order for order, _, _ in told.seen] == [1]  # nobody else's
+        if told.over:
+            break
+    ((order, row, steps),) = told.over
+    alone = decode(stepper, *given(1, 1), GREEDY, most_steps=CODEC.longest)
+    assert (order, row) == (1, 0) and np.array_equal(steps, alone[0]) and not loop.watched
+    ours.send(None)
+    assert not loop.listen()

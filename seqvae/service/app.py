@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 import tempfile
 import time
 import traceback
@@ -31,7 +30,7 @@ from starlette.exceptions import HTTPException
 
 from seqvae import __version__
 from seqvae.service import schemas
-from seqvae.service.batcher import Gauge, Ticket, Unwanted, holding
+from seqvae.service.batcher import Gauge, Lost, Ticket, Unwanted, holding
 from seqvae.service.guard import Guard
 from seqvae.service.jobs import Jobs
 from seqvae.service.reading import Reader
@@ -43,7 +42,6 @@ from seqvae.song import SeqvaeError
 STUDIO = Path(__file__).parent / "studio"
 Result = TypeVar("Result")
 EVENTS, FRESH = "text/event-stream", {"Cache-Control": "no-store"}
-SWITCH = 1e-4  # seconds a thread keeps the interpreter while a decoding loop waits for it
 MEDIA = {
     "mid": "audio/midi",
     "musicxml": "application/vnd.recordare.musicxml+xml",
@@ -147,7 +145,7 @@ class Desk:
         async def follow() -> None:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-            ticket.left = True
+            ticket.leave()
 
         following = asyncio.ensure_future(follow())
         try:
@@ -165,7 +163,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         desk.limiter = anyio.CapacityLimiter(settings.queue)
-        sys.setswitchinterval(SWITCH)
         opening = asyncio.ensure_future(anyio.to_thread.run_sync(desk.start))
         try:
             yield
@@ -228,6 +225,10 @@ def add_faults(app: FastAPI, desk: Desk) -> None:
     @app.exception_handler(Unwanted)
     async def late(request: Request, fault: Exception) -> JSONResponse:
         return busy("deadline", "the server was too busy to answer in time; try again in a moment")
+
+    @app.exception_handler(Lost)
+    async def lost(request: Request, fault: Exception) -> JSONResponse:
+        return busy("lost", "what decodes for this model was ended from without; try again in a moment")
 
     @app.exception_handler(TimeoutError)
     async def unread(request: Request, fault: Exception) -> JSONResponse:
@@ -392,7 +393,7 @@ async def streamed(desk: Desk, request: Request, model: Offered, do: Callable[[]
             await events.put(("done", made))
         except SeqvaeError as fault:
             await events.put(("error", json.dumps({"error": " ".join(str(fault).split())})))
-        except (Busy, Unwanted, TimeoutError):
+        except (Busy, Unwanted, Lost, TimeoutError):
             await events.put(("error", json.dumps({"error": BUSY})))
         except Exception as fault:
             desk.telemetry.log("fault", {"fault": repr(fault), "trace": traceback.format_exc()}, "error")

@@ -1,31 +1,50 @@
-"""The micro-batcher: rows of all requests meet in one decoding loop of fixed slots, in a thread of its own.
+"""The micro-batcher: rows of all requests meet in one decoding loop of fixed slots, in a process of its own.
 
 Requests run in threads and call `Batcher.decode` as they would `decoding.decode`. Their rows, of whatever
 kind, length and temperature, enter and leave between steps; a row's result is the same as alone. A request
-that is no longer wanted (its client left, its deadline passed) frees its slots at the next step.
+that is no longer wanted (its client left, its deadline passed) frees its slots at the next step. The loop has
+the interpreter of its process to itself, and where that process dies, another begins.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import multiprocessing
+import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from seqvae.codecs import Codec, Stream
 from seqvae.decoding import Beam, Rows, Sampling, Slots, Stepper, decode, prepared
+from seqvae.model import SequenceVAE, Size
 
+# Where there is a server of forks, a loop begins in no time, as what it imports is there
+FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+CONTEXT: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+if FORKS:
+    CONTEXT.set_forkserver_preload([__name__])
+GRACE = 5.0  # seconds for a loop to end by itself
 Watch = Callable[[int, np.ndarray], None]  # row, its next symbols (K,)
 
 
 class Unwanted(Exception):
     """The request was given up; nobody waits for its result."""
+
+
+class Lost(Exception):
+    """The process of the loop died with this request."""
 
 
 @dataclass(eq=False)
@@ -35,10 +54,17 @@ class Ticket:
     deadline: float = float("inf")  # of time.monotonic()
     watch: Watch | None = None
     left: bool = False  # the client went
+    order: Order | None = None  # what is being decoded for it
 
     @property
     def wanted(self) -> bool:
         return not self.left and time.monotonic() < self.deadline
+
+    def leave(self) -> None:
+        """The client went: what is being decoded for it is given up."""
+        self.left = True
+        if self.order is not None:
+            self.order.end(Unwanted())
 
 
 TICKET: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
@@ -54,28 +80,20 @@ def holding(ticket: Ticket) -> Iterator[None]:
         TICKET.reset(token)
 
 
-class Work(NamedTuple):
-    """A row at work: whose it is, and which."""
-
-    order: Order
-    row: int
-
-
 @dataclass(eq=False)
 class Order:
-    """One call of decode()."""
+    """One call of decode(), as its thread sees it."""
 
-    rows: Rows
-    count: int
-    ticket: Ticket
-    entered: int = 0
+    count: int  # rows
+    watch: Watch | None
     found: dict[int, np.ndarray] = field(default_factory=dict)
     over: threading.Event = field(default_factory=threading.Event)
     fault: BaseException | None = None
 
     def end(self, fault: BaseException | None = None) -> None:
-        self.fault = fault
-        self.over.set()
+        if not self.over.is_set():
+            self.fault = fault
+            self.over.set()
 
 
 class Gauge(NamedTuple):
@@ -85,20 +103,52 @@ class Gauge(NamedTuple):
     decoding: int  # rows in slots
 
 
+class Asked(NamedTuple):
+    """Rows for the loop."""
+
+    number: int  # of the order
+    state: Sequence[np.ndarray]  # these three are its `Rows`
+    noise: np.ndarray | None
+    how: Sampling
+    watched: bool
+
+    @property
+    def rows(self) -> Rows:
+        h, c, constant, told = map(torch.from_numpy, self.state)
+        noise = None if self.noise is None else torch.from_numpy(self.noise)
+        return Rows((h, c, constant, told), noise, self.how)
+
+
+class Told(NamedTuple):
+    """What the loop tells: steps since it last did, and what came of them."""
+
+    steps: list[int]  # the rows of each
+    seen: list[tuple[int, int, np.ndarray]]  # order, row, its next symbols (K,), where they are watched
+    over: list[tuple[int, int, np.ndarray]]  # order, row, all its symbols (T, K)
+    lost: Mapping[int, str]  # orders and the fault that ended them
+
+
 class Batcher:
     """The loop of one model. `close()` ends it; what waits then is `Unwanted`."""
 
     def __init__(
-        self, stepper: Stepper, most_steps: int, slots: int = 256, seen: Callable[[int], None] | None = None
+        self,
+        codec: Codec[Any],
+        stepper: Stepper,
+        slots: int = 256,
+        seen: Callable[[int], None] | None = None,
     ) -> None:
         """`seen` is told the rows of each step."""
-        self.stepper, self.most_steps, self.seen = stepper, most_steps, seen
-        self.slots: Slots[Work] = Slots(stepper, slots, most_steps)
-        self.queue: deque[Order] = deque()
-        self.change = threading.Condition()
+        self.codec, self.stepper, self.most, self.seen = codec, stepper, slots, seen
+        self.most_steps = codec.longest
+        self.numbers = itertools.count()
+        self.orders: dict[int, Order] = {}
+        self.lock = threading.Lock()  # of what is below; never held while a line is full
+        self.sending = threading.Lock()
         self.closed = False
-        self.thread = threading.Thread(target=self._run, name="decoding", daemon=True)
-        self.thread.start()
+        self.line: Connection | None = None
+        with self.lock:
+            self._begin()
 
     def decode(
         self,
@@ -111,8 +161,8 @@ class Batcher:
     ) -> list[np.ndarray]:
         """`decoding.decode` of this model, among the rows of other threads. A beam stays outside the loop.
 
-        Raises `Unwanted` where the ticket of this context is not wanted any more, ValueError for another
-        number of steps than the loop's.
+        Raises `Unwanted` where the ticket of this context is not wanted any more, `Lost` where the loop's
+        process died, ValueError for another number of steps than the loop's.
         """
         if most_steps not in (None, self.most_steps):
             raise ValueError(f"this loop decodes {self.most_steps} steps at most, not {most_steps}")
@@ -122,88 +172,203 @@ class Batcher:
         if isinstance(how, Beam):
             return decode(self.stepper, z, conditions, how, seed=seed, most_steps=most_steps)
         seeds = [(seed, row) for row in range(len(z))]
-        order = Order(prepared(self.stepper, z, conditions, how, seeds, self.most_steps), len(z), ticket)
-        with self.change:
-            if self.closed:
-                raise Unwanted
-            self.queue.append(order)
-            self.change.notify()
-        order.over.wait()
+        rows = prepared(self.stepper, z, conditions, how, seeds, self.most_steps)
+        order = ticket.order = Order(len(z), ticket.watch)
+        number, line = self._enlist(order)
+        try:
+            state, noise = [part.numpy() for part in rows.state], rows.noise
+            given = state, None if noise is None else noise.numpy(), how
+            self._send(line, Asked(number, *given, ticket.watch is not None))
+            if ticket.left:  # perhaps before it had this order
+                order.end(Unwanted())
+            patience = ticket.deadline - time.monotonic()
+            if not order.over.wait(min(max(patience, 0), threading.TIMEOUT_MAX)):
+                order.end(Unwanted())
+        finally:
+            ticket.order = None
+            with self.lock:
+                self.orders.pop(number, None)
+            if len(order.found) < order.count:
+                self._send(line, number)
         if order.fault is not None:
             raise order.fault
         return [order.found[row] for row in range(len(z))]
 
     def gauge(self) -> Gauge:
-        with self.change:
-            waiting = sum(order.count - order.entered for order in self.queue)
-        return Gauge(waiting, len(self.slots))
+        with self.lock:
+            rows = sum(order.count - len(order.found) for order in self.orders.values())
+        return Gauge(max(rows - self.most, 0), min(rows, self.most))
 
     def close(self) -> None:
-        with self.change:
+        with self.lock:
             self.closed = True
-            self.change.notify()
-        self.thread.join()
+            process, line = self.process, self.line
+        if line is not None:
+            self._send(line, None)
+        process.join(GRACE)
+        process.kill()
+        process.join()
+        self.listener.join()
 
-    # -- in the loop's thread
+    # -- the line to the loop
 
-    def _run(self) -> None:
-        while self._admit():
-            try:
-                self._step()
-            except Exception as fault:  # the loop outlives a fault, its orders do not
-                self._abandon(fault)
+    def _begin(self) -> None:
+        """Another process, with what the loop needs of the model; the lock is held."""
+        model = self.stepper.model
+        weights = {name: value.numpy() for name, value in model.state_dict().items()}
+        plan = self.codec.streams, self.codec.conditions, model.size, weights
+        self.line, theirs = CONTEXT.Pipe()
+        loop = theirs, *plan, self.most, self.most_steps, torch.get_num_threads()
+        self.process = CONTEXT.Process(target=_work, args=loop, daemon=True)
+        self.process.start()
+        theirs.close()  # so that the line ends where the process does
+        self.listener = threading.Thread(target=self._listen, args=(self.line,), daemon=True)
+        self.listener.start()
 
-    def _admit(self) -> bool:
-        """Wait for work, and let rows in while there is room; False: closed."""
-        slots = self.slots
-        with self.change:
-            while not self.closed and not self.queue and not len(slots):
-                self.change.wait()
+    def _enlist(self, order: Order) -> tuple[int, Connection]:
+        with self.lock:
             if self.closed:
-                self._abandon(Unwanted())
+                raise Unwanted
+            if self.line is None:
+                self._begin()
+            assert self.line is not None
+            number = next(self.numbers)
+            self.orders[number] = order
+            return number, self.line
+
+    def _send(self, line: Connection, what: Asked | int | None) -> None:
+        with self.sending, contextlib.suppress(OSError):  # then `_listen` ends every order
+            line.send(what)
+
+    def _listen(self, line: Connection) -> None:
+        """The thread that takes what the loop tells, until its process is gone."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._take(line.recv())
+        with self.lock:
+            fault = Unwanted if self.closed else Lost
+            lost, self.orders, self.line = list(self.orders.values()), {}, None
+        for order in lost:
+            order.end(fault())
+
+    def _take(self, told: Told) -> None:
+        for rows in told.steps if self.seen else ():
+            assert self.seen
+            self.seen(rows)
+        with self.lock:
+            orders = dict(self.orders)
+        for number, row, symbols in told.seen:
+            if (order := orders.get(number)) and order.watch and not order.over.is_set():
+                try:
+                    order.watch(row, symbols)
+                except Exception as fault:  # the watcher's own
+                    order.end(fault)
+        for number, row, steps in told.over:
+            if order := orders.get(number):
+                order.found[row] = steps
+                if len(order.found) == order.count:
+                    order.end()
+        for number, why in told.lost.items():
+            if order := orders.get(number):
+                order.end(RuntimeError(why))
+
+
+# ------------------------------------------------------------------------------- the process of the loop
+
+
+def _work(
+    line: Connection,
+    streams: tuple[Stream, ...],
+    conditions: tuple[Stream, ...],
+    size: Size,
+    weights: Mapping[str, np.ndarray],
+    slots: int,
+    most_steps: int,
+    threads: int,
+) -> None:
+    """The life of the process: it ends with its parent, or when it is told to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    model = SequenceVAE(streams, conditions, size)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    loop = Loop(Slots(Stepper(model), slots, most_steps), line)
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while loop.listen():
+            loop.step()
+
+
+class Place(NamedTuple):
+    """A row at work: of which order, and which."""
+
+    order: int
+    row: int
+
+
+class Loop:
+    """Orders wait in a queue until there is room for their rows."""
+
+    def __init__(self, slots: Slots[Place], line: Connection) -> None:
+        self.slots, self.line = slots, line
+        self.queue: deque[tuple[int, int, Rows]] = deque()  # order, its next row, that and what follows
+        self.watched: set[int] = set()
+        self.steps: list[int] = []  # not yet told
+
+    def listen(self) -> bool:
+        """Wait for work, and let rows in while there is room; False: it is over."""
+        while not (self.queue or len(self.slots)) or self.line.poll():
+            what = self.line.recv()
+            if what is None:
                 return False
-            self._forget()
-            entering = []
-            room = slots.room
-            while self.queue and room:
-                order = self.queue[0]
-                rows = range(order.entered, min(order.entered + room, order.count))
-                entering.append((order, rows))
-                order.entered, room = rows.stop, room - len(rows)
-                if order.entered == order.count:
-                    self.queue.popleft()
-        for order, rows in entering:
-            slots.enter([Work(order, row) for row in rows], order.rows.some(rows.start, rows.stop))
+            if isinstance(what, int):
+                self._forget(what)
+            else:
+                self.queue.append((what.number, 0, what.rows))
+                self.watched |= {what.number} if what.watched else set()
+        while self.queue and self.slots.room:
+            number, first, rows = self.queue.popleft()
+            count, room = len(rows.state[0]), self.slots.room
+            entering = rows.some(0, min(count, room))
+            names = [Place(number, first + row) for row in range(len(entering.state[0]))]
+            self.slots.enter(names, entering)
+            if count > room:
+                self.queue.appendleft((number, first + room, rows.some(room, count)))
         return True
 
-    def _forget(self) -> None:
-        """Orders that are over or not wanted any more leave the queue and their slots."""
-        live = {work.order for work in self.slots.names} | set(self.queue)
-        for order in live:
-            if not order.ticket.wanted and not order.over.is_set():
-                order.end(Unwanted())
-        if any(order.over.is_set() for order in live):
-            self.queue = deque(order for order in self.queue if not order.over.is_set())
-            self.slots.drop(lambda work: not work.order.over.is_set())
-
-    def _step(self) -> None:
+    def step(self) -> None:
         if not len(self.slots):
             return
-        if self.seen:
-            self.seen(len(self.slots))
-        watched = any(work.order.ticket.watch for work in self.slots.names)
-        for (order, row), steps in self.slots.step(self._show if watched else None):
-            order.found[row] = steps
-            if len(order.found) == order.count:
-                order.end()
+        seen: list[tuple[int, int, np.ndarray]] = []
 
-    def _show(self, names: Sequence[Work], symbols: Tensor) -> None:
-        for (order, row), chosen in zip(names, symbols.numpy(), strict=True):
-            if order.ticket.watch:
-                order.ticket.watch(row, chosen.copy())
+        def look(names: Sequence[Place], symbols: Tensor) -> None:
+            chosen = symbols.numpy()
+            seen.extend(
+                (*name, chosen[k].copy()) for k, name in enumerate(names) if name.order in self.watched
+            )
 
-    def _abandon(self, fault: BaseException) -> None:
-        for order in {work.order for work in self.slots.names} | set(self.queue):
-            order.end(fault)
-        self.queue.clear()
-        self.slots.drop(lambda work: False)
+        self.steps.append(len(self.slots))
+        try:
+            over = [(*name, steps) for name, steps in self.slots.step(look if self.watched else None)]
+        except Exception as fault:  # the loop outlives it, its orders do not
+            lost = {name.order for name in self.slots.names}
+            for number in lost:
+                self._forget(number)
+            return self._tell([], [], dict.fromkeys(lost, f"{type(fault).__name__}: {fault}"))
+        if self.watched:
+            self.watched &= {name.order for name in self.slots.names} | {waiting[0] for waiting in self.queue}
+        if over or seen:
+            self._tell(seen, over, {})
+
+    def _tell(
+        self,
+        seen: list[tuple[int, int, np.ndarray]],
+        over: list[tuple[int, int, np.ndarray]],
+        lost: Mapping[int, str],
+    ) -> None:
+        self.line.send(Told(self.steps, seen, over, lost))
+        self.steps = []
+
+    def _forget(self, number: int) -> None:
+        """The order's rows leave the queue and their slots."""
+        self.watched.discard(number)
+        self.queue = deque(waiting for waiting in self.queue if waiting[0] != number)
+        self.slots.drop(lambda name: name.order != number)

@@ -367,7 +367,7 @@ class Offered:
         self.lock = threading.Lock()
         self.batcher: Batcher | None = None
         if slots and isinstance(self.model.stepper, Stepper):
-            self.batcher = Batcher(self.model.stepper, self.model.codec.longest, slots, seen)
+            self.batcher = Batcher(self.model.codec, self.model.stepper, slots, seen)
             self.model.decoder = self.batcher.decode
         self.measured: dict[str, Attribute] | None = None
         self.plane: tuple[Plane, Any, Tensor] | None = None
