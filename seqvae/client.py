@@ -12,7 +12,9 @@ The file is long as every endpoint stands in it, once for both clients.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
@@ -65,6 +67,8 @@ Format = Literal["mid", "musicxml", "wav", "png"]
 
 HOW = How()
 OVER = ("done", "failed", "cancelled")  # states that a job stays in
+AWAY = (429, 502, 503, 504)  # statuses of a server that is busy, or of a proxy that misses it
+PAUSE = 0.5  # seconds until a server that is away is asked again
 SHORTEST = 10.0  # seconds to find the server in, where the whole answer may take longer
 
 
@@ -363,12 +367,19 @@ class Client(Endpoints):
         for _, data in self._events(_changes(job)):
             yield _job(data)
 
-    def wait(self, job: str) -> JobInfo:
-        """The job once it is over."""
-        for info in self.events(job):
-            if info.state in OVER:
-                return info
-        raise SeqvaeError(LEFT)
+    def wait(self, job: str, patience: float = 60.0) -> JobInfo:
+        """The job once it is over; a server that goes away has `patience` seconds to come back."""
+        missing = _Missing(patience)
+        while True:
+            try:
+                for info in self.events(job):
+                    missing.since = None
+                    if info.state in OVER:
+                        return info
+                raise SeqvaeError(LEFT)
+            except SeqvaeError as fault:
+                missing.bear(fault)
+            time.sleep(PAUSE)
 
     def _send(self, call: Call[T]) -> T:
         try:
@@ -417,11 +428,18 @@ class AsyncClient(Endpoints):
         async for _, data in self._events(_changes(job)):
             yield _job(data)
 
-    async def wait(self, job: str) -> JobInfo:
-        async for info in self.events(job):
-            if info.state in OVER:
-                return info
-        raise SeqvaeError(LEFT)
+    async def wait(self, job: str, patience: float = 60.0) -> JobInfo:
+        missing = _Missing(patience)
+        while True:
+            try:
+                async for info in self.events(job):
+                    missing.since = None
+                    if info.state in OVER:
+                        return info
+                raise SeqvaeError(LEFT)
+            except SeqvaeError as fault:
+                missing.bear(fault)
+            await asyncio.sleep(PAUSE)
 
     async def _send(self, call: Call[T]) -> T:
         try:
@@ -511,6 +529,21 @@ def _told(kind: str, data: bytes) -> Step | Made:
     if kind == "error":
         raise Refused(Refusal.model_validate_json(data).error, 200)  # it had been answered by then
     return Step.model_validate_json(data) if kind == "step" else _made(data)
+
+
+@dataclass
+class _Missing:
+    """A server that is away, or busy, since a moment of time.monotonic()."""
+
+    patience: float  # seconds
+    since: float | None = None
+
+    def bear(self, fault: SeqvaeError) -> None:
+        """Raises it where the server answered with a lasting no, or has been missing for too long."""
+        self.since = self.since or time.monotonic()
+        lasting = isinstance(fault, Refused) and fault.status not in AWAY
+        if lasting or time.monotonic() >= self.since + self.patience:
+            raise fault
 
 
 class _Events:

@@ -100,6 +100,20 @@ def test_a_deadline_passes_before_and_during(stepper: Stepper, batcher: Batcher)
     assert batcher.gauge() == (0, 0)
 
 
+def test_a_hand_is_free_while_its_thread_waits(batcher: Batcher) -> None:
+    hands, free = threading.Semaphore(1), []
+
+    def watch(row: int, symbols: np.ndarray) -> None:
+        free.append(hands.acquire(blocking=False))
+        hands.release()
+
+    with holding(Ticket(watch=watch, hands=hands)):
+        assert not hands.acquire(blocking=False)
+        batcher.decode(*given(1, 0), GREEDY)
+        assert not hands.acquire(blocking=False)
+    assert free and all(free) and hands.acquire(blocking=False)
+
+
 def test_a_fault_in_a_step_ends_its_orders_and_not_the_loop(stepper: Stepper, batcher: Batcher) -> None:
     def fail(row: int, symbols: np.ndarray) -> None:
         raise RuntimeError("of the watcher")

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -328,7 +329,13 @@ def test_another_server_is_recognised() -> None:
 def test_a_server_that_goes_away_before_the_job_is_over_is_missed() -> None:
     job = {"id": JOB, "kind": "train", "state": "running", "created": 0, "expires": 0}
     told = f"event: job\ndata: {json.dumps(job)}\n\n".encode()
-    assert "went away" in str(said(200, {}, told, lambda client: client.wait(JOB)))
+    with ThreadPoolExecutor(1) as pool:
+        for url in answering(200, {}, told):
+            with Client(url) as client:
+                assert next(client.events(JOB)).state == "running"
+            waiting = pool.submit(Client(url).wait, JOB, 1.0)
+        with pytest.raises(SeqvaeError, match="does not answer"):
+            waiting.result(60)
 
 
 def test_a_stream_that_fails_says_why() -> None:

@@ -1,5 +1,6 @@
 """cli/serving.py and service/server.py: what `seqvae serve` refuses, says, and how it ends; `seqvae key`."""
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -8,14 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from conftest import done, refused, run
 
-from seqvae.client import Client, Refused, Step
+from seqvae.client import AsyncClient, Client, Refused, Step, thing_of
 from seqvae.service.guard import hashed
-from seqvae.service.schemas import Generate, Made
+from seqvae.service.schemas import Generate, JobInfo, Made, Morph
 from seqvae.song import SeqvaeError
 
 PATIENCE = 120.0  # seconds for a server to be ready, on a busy machine
@@ -51,7 +53,14 @@ class Served:
 @contextlib.contextmanager
 def served(folder: Path, *words: object) -> Iterator[Served]:
     """`seqvae serve` with these words on a free port, gone afterwards."""
-    command = [sys.executable, "-m", "seqvae", "serve", "--port", "0", *map(str, words)]
+    command = [
+        sys.executable,
+        "-m",
+        "seqvae",
+        "serve",
+        *([] if "--port" in words else ["--port", "0"]),
+        *map(str, words),
+    ]
     said = folder / "stderr.txt"
     with said.open("w") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
@@ -83,6 +92,30 @@ def test_requests_at_work_finish_when_the_server_is_told_to_end(tmp_path: Path) 
         routes = [line["route"] for line in server.log() if line["event"] == "request"]
         assert "/v1/models/{model}/generate" in routes
         assert (tmp_path / "new" / "data").is_dir()
+
+
+def test_a_job_is_waited_for_over_a_kill_and_a_restart(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ("--model", "digits", "--data", tmp_path / "data", "--port", port)
+
+    async def awaited(url: str, job: str) -> JobInfo:
+        async with AsyncClient(url) as client:
+            return await client.wait(job, PATIENCE)
+
+    with ThreadPoolExecutor(2) as pool:
+        with served(tmp_path, *words) as server, Client(server.url) as client:
+            server.ready()
+            ends = client.generate("digits", Generate(n=2)).things
+            morph = Morph(model="digits", a=thing_of(ends[0]), b=thing_of(ends[1]), steps=64)
+            job = client.submit(morph).id
+            waiting = pool.submit(Client(server.url).wait, job, PATIENCE)
+            awaiting = pool.submit(lambda: asyncio.run(awaited(server.url, job)))
+            assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        with served(tmp_path, *words):
+            info = waiting.result(PATIENCE)
+            assert info == awaiting.result(PATIENCE)
+            assert info.state == "done" and len(info.files) == 64, info.error
 
 
 def test_keys_open_a_server_to_the_outside_and_ctrl_c_ends_it(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -48,6 +49,7 @@ MEDIA = {
     "wav": "audio/wav",
     "png": "image/png",
 }
+HANDS = 2  # threads of requests in Python at a time; with more, refusals wait for the interpreter too
 BUSY = "the server is busy; try again in a moment"
 SHORT = Annotated[str, Query(max_length=100)]
 
@@ -85,6 +87,7 @@ class Desk:
         self.closing = contextlib.ExitStack()
         self.inside = 0  # requests at work
         self.limiter: anyio.CapacityLimiter | None = None
+        self.hands = threading.Semaphore(HANDS)
 
     def start(self) -> None:
         """`open`; what goes wrong is logged, and told to whoever asks whether the service is ready."""
@@ -135,7 +138,7 @@ class Desk:
         if self.inside >= self.settings.queue:
             raise Busy
         ticket = ticket or Ticket()
-        ticket.deadline = time.monotonic() + self.settings.deadline
+        ticket.deadline, ticket.hands = time.monotonic() + self.settings.deadline, self.hands
         self.inside += 1
 
         def run() -> Result:

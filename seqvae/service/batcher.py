@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -55,6 +55,7 @@ class Ticket:
     watch: Watch | None = None
     left: bool = False  # the client went
     order: Order | None = None  # what is being decoded for it
+    hands: threading.Semaphore | None = None  # which a thread at work for it needs one of
 
     @property
     def wanted(self) -> bool:
@@ -72,12 +73,26 @@ TICKET: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
 
 @contextmanager
 def holding(ticket: Ticket) -> Iterator[None]:
-    """What is decoded inside, in this context, is decoded for this ticket."""
+    """What is decoded inside, in this context, is decoded for this ticket, with one of its hands."""
     token = TICKET.set(ticket)
+    try:
+        with ticket.hands or nullcontext():
+            yield
+    finally:
+        TICKET.reset(token)
+
+
+@contextmanager
+def resting() -> Iterator[None]:
+    """While this thread waits for another process, its hand is free."""
+    hands = ticket.hands if (ticket := TICKET.get()) else None
+    if hands is not None:
+        hands.release()
     try:
         yield
     finally:
-        TICKET.reset(token)
+        if hands is not None:
+            hands.acquire()
 
 
 @dataclass(eq=False)
@@ -182,7 +197,9 @@ class Batcher:
             if ticket.left:  # perhaps before it had this order
                 order.end(Unwanted())
             patience = ticket.deadline - time.monotonic()
-            if not order.over.wait(min(max(patience, 0), threading.TIMEOUT_MAX)):
+            with resting():
+                over = order.over.wait(min(max(patience, 0), threading.TIMEOUT_MAX))
+            if not over:
                 order.end(Unwanted())
         finally:
             ticket.order = None

@@ -22,6 +22,7 @@ import numpy as np
 
 from seqvae import files, pictures
 from seqvae.pictures import AS_IT_IS, Framing
+from seqvae.service.batcher import resting
 from seqvae.song import Note, Part, SeqvaeError, Song
 
 try:
@@ -74,14 +75,16 @@ class Reader:
 
     def _read(self, data: bytes, framing: Framing | None) -> Any:
         try:
-            worker = self.idle.get(timeout=self.seconds)
+            with resting():
+                worker = self.idle.get(timeout=self.seconds)
         except queue.Empty:
             raise TimeoutError("all readers of files are busy; try again later") from None
         alive = False
         try:
             if not worker.process.is_alive():  # killed from without, for which no file need suffer
                 worker = self._replaced(worker)
-            found = worker.ask(data, framing, self.seconds)
+            with resting():
+                found = worker.ask(data, framing, self.seconds)
             alive = True
         finally:
             self.idle.put(worker if alive else self._replaced(worker))
