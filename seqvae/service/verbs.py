@@ -97,7 +97,7 @@ class Reads(Protocol):
 # ------------------------------------------------------------------------------------------ kinds
 
 
-class Desk:
+class KindDesk:
     """What the verbs of all kinds share. A kind says what a thing is to its pipeline, and what is shown."""
 
     def __init__(self, model: Any, reader: Reads) -> None:
@@ -174,7 +174,7 @@ class Desk:
         return self.model.encode([self.source(thing)]), [], tuple(self.remarks([thing]))
 
 
-class MelodyDesk(Desk):
+class MelodyDesk(KindDesk):
     """Things of a model of melodies; what enters a verb is an `Encoding`."""
 
     model: Melodies
@@ -257,7 +257,7 @@ class MelodyDesk(Desk):
         return found.means, [not w.phrase.notes for w in found.windows], (*found.song.notices, *found.notices)
 
 
-class TextDesk(Desk):
+class TextDesk(KindDesk):
     """Things of a model of text."""
 
     model: Sentences
@@ -294,7 +294,7 @@ class TextDesk(Desk):
         return list(self.model.notices([thing.text for thing in things if thing.text is not None]))
 
 
-class ImageDesk(Desk):
+class ImageDesk(KindDesk):
     """Things of a model of pictures, each its likelihood's mean: there is no way to choose."""
 
     model: Images
@@ -323,7 +323,7 @@ class ImageDesk(Desk):
         return self.made(self.model.vary(self.source(body.thing), body.amount, body.n, body.seed))
 
 
-DESKS: dict[str, type[Desk]] = {"melody": MelodyDesk, "text": TextDesk, "image": ImageDesk}
+DESKS: dict[str, type[KindDesk]] = {"melody": MelodyDesk, "text": TextDesk, "image": ImageDesk}
 
 
 def rows(z: Sequence[Sequence[float]]) -> Tensor:
