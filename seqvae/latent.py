@@ -152,7 +152,8 @@ class Attribute(NamedTuple):
 
     means: Tensor  # (2, Z) of the first kind and the second
     axis: Tensor  # (Z,) its product with z tells how far along a thing is; from mean to mean it rises by 1
-    maps: Tensor  # (2, Z, Z) take from a kind, about its mean, the spread that the other kind lacks
+    factors: Tensor  # (2, Z, Z) lower Cholesky factors of the kinds' covariances
+    maps: Tensor  # (2, Z, Z) added, about its mean, they take from a kind the spread that the other lacks
 
     def place(self, z: Tensor) -> Tensor:
         """Where z (N, Z) stand, (N,): -1 is the first kind's mean, 1 the second's."""
@@ -161,25 +162,34 @@ class Attribute(NamedTuple):
     def shift(self, z: Tensor, goal: float) -> Tensor:
         """z (N, Z) brought to the goal; what is there or past it stays, and everything does at 0.
 
-        What the kind it comes from has and the other lacks, the sort of glasses where these come off, goes by
-        the share of the way between the kinds that z is short of the goal; then z moves along the means.
+        What the kind it comes from has and the other lacks, the sort of glasses where these come off, goes as
+        surely as z is of that kind, all of it from a goal of 1 on; then z moves along the means.
         """
         source, toward = (0, 1.0) if goal > 0 else (1, -1.0)
         if not goal:
             return z
-        share = (toward * (goal - self.place(z)) / 2).clamp(0, 1)[:, None]
-        own = z - self.means[source]
-        z = z + share * (own @ self.maps[source] - own)
+        share = min(abs(goal), 1.0) * self.belongs(z, source)[:, None]
+        z = z + share * ((z - self.means[source]) @ self.maps[source])
         short = (toward * (goal - self.place(z))).clamp(min=0)[:, None] / 2
         return z + toward * short * (self.means[1] - self.means[0])
 
+    def belongs(self, z: Tensor, kind: int) -> Tensor:
+        """How surely z (N, Z) are of a kind, (N,) in 0 .. 1: the quadratic discriminant (Smith 1947)."""
+        own, other = (
+            0.5 * whitened(z - self.means[k], self.factors[k]).square().sum(1)
+            + self.factors[k].diagonal().log().sum()
+            for k in (kind, 1 - kind)
+        )
+        return torch.sigmoid(other - own)
+
 
 def fit_attribute(first: Posterior, second: Posterior) -> Attribute:
-    """The way from one kind's mean to the other's (Larsen et al. 2016), Fisher's linear discriminant, maps.
+    """The way from one kind's mean to the other's (Larsen et al. 2016), and what tells them apart.
 
-    Each kind is a Gaussian: the means' covariance and, on average, the posteriors' about them, shrunk
-    towards that of both the more the fewer there are. A map is what the optimal transport from one to the
-    other (Dowson & Landau 1982) does to the directions whose variance it more than halves.
+    The axis is Fisher's linear discriminant. Each kind is a Gaussian: the means' covariance and, on
+    average, the posteriors' about them, shrunk towards that of both the more the fewer there are. A map is
+    what the optimal transport from one to the other (Dowson & Landau 1982) does to the directions whose
+    variance it more than halves.
     """
     kinds = [kind.mean.double() for kind in (first, second)]
     means = torch.stack([kind.mean(0) for kind in kinds])
@@ -196,8 +206,9 @@ def fit_attribute(first: Posterior, second: Posterior) -> Attribute:
     direction = means[1] - means[0]
     axis = torch.linalg.solve(both, direction)
     axis = axis / (axis @ direction).clamp(min=1e-12)
+    factors = torch.stack([torch.linalg.cholesky(spread) for spread in spreads])
     maps = torch.stack([contraction(*spreads), contraction(*spreads[::-1])])
-    return Attribute(means.float(), axis.float(), maps.float())
+    return Attribute(means.float(), axis.float(), factors.float(), maps.float())
 
 
 def fit_measure(z: Tensor, values: Tensor, shrinkage: float = 0.25) -> Attribute:
@@ -213,8 +224,8 @@ def fit_measure(z: Tensor, values: Tensor, shrinkage: float = 0.25) -> Attribute
     weights = torch.linalg.solve(spread + ridge, (z - centre).T @ (values - values.mean()) / len(z))
     pattern = spread @ weights / (weights @ spread @ weights).clamp(min=1e-12) * deviation
     means = torch.stack((centre - pattern, centre + pattern))
-    still = torch.eye(size).expand(2, -1, -1).contiguous()
-    return Attribute(means.float(), (weights / deviation / 2).float(), still)
+    alike = torch.eye(size).repeat(2, 1, 1)
+    return Attribute(means.float(), (weights / deviation / 2).float(), alike, torch.zeros_like(alike))
 
 
 class Plane(NamedTuple):
@@ -261,11 +272,10 @@ def meeting(a: Tensor | None, b: Tensor | None, t: float) -> Tensor | None:
 
 
 def contraction(spread: Tensor, other: Tensor) -> Tensor:
-    """The symmetric map (Z, Z) from a Gaussian's covariance to another's, but for what it does not halve."""
+    """The symmetric map (Z, Z) from one Gaussian to another, less the identity, where a variance halves."""
     root, back = power(spread, 0.5), power(spread, -0.5)
     scales, axes = torch.linalg.eigh(back @ power(root @ other @ root, 0.5) @ back)
-    scales = torch.where(scales < HALVED, scales, 1.0)
-    return axes * scales @ axes.T
+    return axes * torch.where(scales < HALVED, scales - 1, 0.0) @ axes.T
 
 
 def power(matrix: Tensor, exponent: float) -> Tensor:

@@ -76,7 +76,8 @@ def batch(codec: NotesCodec, phrases: list[Phrase]) -> tuple[Tensor, Tensor, Ten
 
 def nowhere(size: int) -> Attribute:
     """An attribute of that many dimensions that moves nothing."""
-    return Attribute(torch.zeros(2, size), torch.zeros(size), torch.zeros(2, size, size))
+    alike = torch.eye(size).repeat(2, 1, 1)
+    return Attribute(torch.zeros(2, size), torch.zeros(size), alike, torch.zeros_like(alike))
 
 
 def run(*words: object) -> Result:

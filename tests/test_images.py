@@ -259,7 +259,7 @@ def test_folders_and_arrays_teach_the_same_attribute(
     np.savez(tmp_path / "both.npz", x=np.stack(BOTH * 2), y=["plain", "square"] * 40)
     np.savez(tmp_path / "numbers.npz", images=np.stack(PLAIN + SQUARED), labels=[3] * 160 + [7] * 160)
     two = [album / "plain", album / "square"]
-    back = Attribute(known.means.flip(0), -known.axis, known.maps.flip(0))
+    back = Attribute(known.means.flip(0), -known.axis, known.factors.flip(0), known.maps.flip(0))
     for files, counts, expected in (
         ([album], {"plain": 160, "square": 160}, known),
         (two, {str(path): 160 for path in two}, known),

@@ -305,14 +305,30 @@ def test_a_shift_takes_away_what_only_one_kind_has() -> None:
     part = attribute.shift(second.mean, -0.5)[:, 2].std()  # some are nearer than the whole way
     assert back[:, 2].std() < part < second.mean[:, 2].std()
     mild = fit_attribute(*kinds(extra=0.7))
-    assert torch.allclose(mild.maps, torch.eye(3), atol=1e-5)
+    assert torch.equal(mild.maps, torch.zeros(2, 3, 3))
+
+
+def test_what_a_line_cannot_tell_its_kinds_spread_does() -> None:
+    """Thin frames: of the second kind, though past the first on the line between the means."""
+    first, second = kinds(extra=4.0)
+    attribute = fit_attribute(first, second)
+    z = torch.cat((first.mean[:50], second.mean[:50]))
+    odds = [
+        MultivariateNormal(mean, scale_tril=factor).log_prob(z)
+        for mean, factor in zip(attribute.means, attribute.factors, strict=True)
+    ]
+    torch.testing.assert_close(attribute.belongs(z, 1), (odds[1] - odds[0]).sigmoid(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(attribute.belongs(z, 0) + attribute.belongs(z, 1), torch.ones(100))
+    thin = torch.tensor([[-2.0, 0.0, 6.0]])
+    assert attribute.place(thin) < -1 and attribute.belongs(thin, 1) > 0.99
+    assert attribute.shift(thin, -1.0)[0, 2].abs() < 1.5
 
 
 def test_few_things_share_one_covariance() -> None:
     """Three of a kind vary in two dimensions at most: their maps are nearly none all the same."""
     z = noise(6, 40, seed=5)
     few = (Posterior(part, torch.full_like(part, -8.0)) for part in z.split(3))
-    assert torch.allclose(fit_attribute(*few).maps, torch.eye(40), atol=1e-5)
+    assert torch.equal(fit_attribute(*few).maps, torch.zeros(2, 40, 40))
 
 
 def test_nothing_moves_at_scale_0_nor_where_the_kinds_are_one() -> None:

@@ -15,7 +15,7 @@ from seqvae.checkpoint import Saved, build_model, save_model
 from seqvae.codecs import NotesCodec
 from seqvae.corpus import collate
 from seqvae.engine import find_model
-from seqvae.latent import Attribute, Mixture, Succession
+from seqvae.latent import Mixture, Succession
 from seqvae.likelihood import sequence_nll
 from seqvae.melodies import Melodies, Morph, cells, pace
 from seqvae.model import Size
@@ -466,8 +466,7 @@ def test_places_are_songs(pipeline: Melodies) -> None:
 def test_a_shift_goes_there_window_by_window(pipeline: Melodies) -> None:
     encoding = pipeline.encode(joy)
     goal = encoding.means[-1]  # both kinds' means on the line through here, far away
-    still = torch.eye(len(goal)).expand(2, -1, -1)
-    attribute = Attribute(torch.stack((-goal, goal)), goal / (2 * goal @ goal), still)
+    attribute = nowhere(len(goal))._replace(means=torch.stack((-goal, goal)), axis=goal / (2 * goal @ goal))
     same, there = pipeline.shift(joy, [[(attribute, 0.0)], [(attribute, 1.0), (attribute, 0.0)]])
     assert line(same) == line(pipeline.reconstruct(joy))
     assert line(there) != line(same) and [w.onset for w in pipeline.encode(there).windows][:1] == [0.0]
