@@ -55,6 +55,7 @@ def test_among_others_as_alone(stepper: Stepper, batcher: Batcher) -> None:
         z, conditions = given(number * 7 % 40 + 1, number)
         alone = decode(stepper, z, conditions, HOWS[number % 4], seed=number, most_steps=CODEC.longest)
         assert len(rows) == len(alone) and all(map(np.array_equal, rows, alone))
+    assert batcher.decode(*given(0, 0), GREEDY) == []
     assert batcher.gauge() == (0, 0)
 
 

@@ -184,6 +184,8 @@ class Batcher:
         ticket = TICKET.get() or Ticket()
         if not ticket.wanted:
             raise Unwanted
+        if not len(z):
+            return []
         if isinstance(how, Beam):
             return decode(self.stepper, z, conditions, how, seed=seed, most_steps=most_steps)
         seeds = [(seed, row) for row in range(len(z))]
