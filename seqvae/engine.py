@@ -179,11 +179,6 @@ class Engine:
                 found[name] = fit_measure(z, values)
         return found
 
-    def _goals(self, amount: float, n: int, seed: int) -> Tensor:
-        """z (n, Z) of new things without conditions, for variations of one."""
-        require_variation(amount, n)
-        return self._drawn(n, NOTHING, seed, "fitted")[:, 0]
-
     @torch.inference_mode()
     def decoded(self, z: Tensor, conditions: np.ndarray, how: Sampling | Beam, seed: int) -> list[Any]:
         """The one way from z (N, Z), each told its row of conditions (N, C), to N things."""
@@ -224,6 +219,35 @@ class Engine:
                     chain.append(slerp(chain[-1], new, 0.5) if chain else new)
             found.append(torch.stack(chain, 1))
         return torch.cat(found)[:n]
+
+
+class Single(Engine):
+    """A model whose things have one z each and are told nothing: where its verbs lead, as z (N, Z)."""
+
+    def encode(self, things: Sequence[Any]) -> Tensor:
+        """Posterior means (N, Z)."""
+        return self._means(things)
+
+    def _new(self, n: int, seed: int, prior: str) -> Tensor:
+        require(n >= 1, f"at least one thing can be made, not {n}")
+        return self._drawn(n, NOTHING, seed, prior)[:, 0]
+
+    def _path(self, a: Any, b: Any, steps: int) -> Tensor:
+        shares = along(steps)
+        start, end = self.encode([a, b])
+        return torch.stack([slerp(start, end, t) for t in shares])
+
+    def _varied(self, thing: Any, amount: float, n: int, seed: int) -> Tensor:
+        require_variation(amount, n)
+        goals = self._new(n, seed, "fitted")
+        return slerp(self.encode([thing]).expand_as(goals), goals, amount)
+
+    def _brought(self, thing: Any, places: Sequence[Places]) -> Tensor:
+        return self._shifted(self.encode([thing]), places)[:, 0]
+
+    def _within(self, corners: Sequence[Any], places: Sequence[tuple[float, float]]) -> Tensor:
+        ends = list(self.encode(corners))
+        return torch.stack([square(ends, x, y) for x, y in places])
 
 
 def points(z: Tensor) -> Posterior:

@@ -17,14 +17,13 @@ from seqvae import pictures
 from seqvae.checkpoint import Saved
 from seqvae.codecs import PixelsCodec
 from seqvae.decoding import GREEDY
-from seqvae.engine import NOTHING, Engine, Places, along, require, square
-from seqvae.latent import slerp
+from seqvae.engine import NOTHING, Places, Single, require
 from seqvae.song import SeqvaeError
 
 Source = np.ndarray | Tensor  # a picture, or its z (Z,)
 
 
-class Images(Engine):
+class Images(Single):
     """A model of pictures with everything it can do; `device` is where its encoder runs."""
 
     codec: PixelsCodec
@@ -36,7 +35,7 @@ class Images(Engine):
 
     def encode(self, pictures: Sequence[Source]) -> Tensor:
         """Posterior means (N, Z). Raises `SeqvaeError` for a picture of another size or other colours."""
-        return self._means(pictures)
+        return super().encode(pictures)
 
     def decode(self, z: Tensor) -> list[np.ndarray]:
         """z (N, Z) -> N pictures."""
@@ -48,8 +47,7 @@ class Images(Engine):
 
     def sample(self, n: int = 1, seed: int = 0, prior: str = "fitted") -> list[np.ndarray]:
         """n new pictures, from the mixture of exemplars if the model has one, else from its prior."""
-        require(n >= 1, f"at least one picture can be made, not {n}")
-        return self.decode(self._drawn(n, NOTHING, seed, prior)[:, 0])
+        return self.decode(self._new(n, seed, prior))
 
     def reconstruct(self, pictures: Sequence[Source]) -> list[np.ndarray]:
         """What the model keeps of each picture: decoded from its posterior mean."""
@@ -57,14 +55,11 @@ class Images(Engine):
 
     def interpolate(self, a: Source, b: Source, steps: int = 9) -> list[np.ndarray]:
         """`steps` pictures from a to b: step s is decoded at slerp(a's, b's, s / (steps - 1))."""
-        shares = along(steps)
-        ends = self.encode([a, b])
-        return self.decode(torch.stack([slerp(ends[0], ends[1], t) for t in shares]))
+        return self.decode(self._path(a, b, steps))
 
     def vary(self, picture: Source, amount: float = 0.3, n: int = 8, seed: int = 0) -> list[np.ndarray]:
         """n variations: z goes the share `amount` of the way (slerp) from the picture's to a new one's."""
-        goals = self._goals(amount, n, seed)
-        return self.decode(slerp(self.encode([picture]).expand_as(goals), goals, amount))
+        return self.decode(self._varied(picture, amount, n, seed))
 
     def walk(self, side: int = 15, reach: float = 2.2) -> list[list[np.ndarray]]:
         """side rows of pictures over the plane from -reach to reach, the second axis upwards.
@@ -98,9 +93,8 @@ class Images(Engine):
         already, or further, stays; at 0 everything does.
         Raises `SeqvaeError` for an attribute of another size than this model's.
         """
-        return self.decode(self._shifted(self.encode([picture]), places)[:, 0])
+        return self.decode(self._brought(picture, places))
 
     def blend(self, corners: Sequence[Source], places: Sequence[tuple[float, float]]) -> list[np.ndarray]:
         """What lies at each place (x, y) of a square of four, two above and two below."""
-        ends = list(self.encode(corners))
-        return self.decode(torch.stack([square(ends, x, y) for x, y in places]))
+        return self.decode(self._within(corners, places))

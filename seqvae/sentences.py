@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from seqvae import texts
 from seqvae.checkpoint import Saved
 from seqvae.codecs import TextCodec, WordsCodec
 from seqvae.decoding import GREEDY, Beam, Sampling
-from seqvae.engine import NOTHING, Engine, Places, along, require, square
-from seqvae.latent import slerp
+from seqvae.engine import NOTHING, Places, Single, require
 from seqvae.song import SeqvaeError
 
 How = Sampling | Beam
@@ -25,7 +23,7 @@ Source = str | Tensor  # a text, or its z (Z,)
 DRAWN = Sampling()
 
 
-class Sentences(Engine):
+class Sentences(Single):
     """A model of text with everything it can do; `device` is where its encoder runs."""
 
     codec: TextCodec
@@ -40,7 +38,7 @@ class Sentences(Engine):
         for text in texts:
             readable = isinstance(text, Tensor) or bool(self.codec.symbols(text))
             require(readable, f"there is nothing to read in {text[:40]!r}")
-        return self._means(texts)
+        return super().encode(texts)
 
     def decode(self, z: Tensor, how: How = GREEDY, seed: int = 0) -> list[str]:
         """z (N, Z) -> N texts."""
@@ -61,8 +59,7 @@ class Sentences(Engine):
 
     def sample(self, n: int = 1, how: How = DRAWN, seed: int = 0, prior: str = "fitted") -> list[str]:
         """n new sentences, from the mixture of exemplars if the model has one, else from N(0, I)."""
-        require(n >= 1, f"at least one sentence can be made, not {n}")
-        return self.decode(self._drawn(n, NOTHING, seed, prior)[:, 0], how, seed)
+        return self.decode(self._new(n, seed, prior), how, seed)
 
     def reconstruct(self, texts: Sequence[Source], how: How = GREEDY, seed: int = 0) -> list[str]:
         """What the model keeps of each text: decoded from its posterior mean."""
@@ -75,9 +72,7 @@ class Sentences(Engine):
 
         The ends are what reconstruct() gives of a and b.
         """
-        shares = along(steps)
-        ends = self.encode([a, b])
-        return self.decode(torch.stack([slerp(ends[0], ends[1], t) for t in shares]), how, seed)
+        return self.decode(self._path(a, b, steps), how, seed)
 
     def vary(
         self, text: Source, amount: float = 0.3, n: int = 8, how: How = GREEDY, seed: int = 0
@@ -86,8 +81,7 @@ class Sentences(Engine):
 
         At amount 0 all are the reconstruction, at 1 nothing is left of the text.
         """
-        goals = self._goals(amount, n, seed)
-        return self.decode(slerp(self.encode([text]).expand_as(goals), goals, amount), how, seed)
+        return self.decode(self._varied(text, amount, n, seed), how, seed)
 
     def labelled(self, path: Path, label: str | None = None) -> Iterator[tuple[str, str | None]]:
         """The texts of a file in which there is something to read, and their labels."""
@@ -102,7 +96,7 @@ class Sentences(Engine):
         already, or further, stays; at 0 everything does.
         Raises `SeqvaeError` for an attribute of another size than this model's.
         """
-        return self.decode(self._shifted(self.encode([text]), places)[:, 0], how, seed)
+        return self.decode(self._brought(text, places), how, seed)
 
     def blend(
         self,
@@ -112,5 +106,4 @@ class Sentences(Engine):
         seed: int = 0,
     ) -> list[str]:
         """What lies at each place (x, y) of a square of four, two above and two below."""
-        ends = list(self.encode(corners))
-        return self.decode(torch.stack([square(ends, x, y) for x, y in places]), how, seed)
+        return self.decode(self._within(corners, places), how, seed)
