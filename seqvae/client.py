@@ -373,8 +373,7 @@ class Client(Endpoints):
         while True:
             try:
                 for info in self.events(job):
-                    missing.since = None
-                    if info.state in OVER:
+                    if missing.answered(info):
                         return info
                 raise SeqvaeError(LEFT)
             except SeqvaeError as fault:
@@ -433,8 +432,7 @@ class AsyncClient(Endpoints):
         while True:
             try:
                 async for info in self.events(job):
-                    missing.since = None
-                    if info.state in OVER:
+                    if missing.answered(info):
                         return info
                 raise SeqvaeError(LEFT)
             except SeqvaeError as fault:
@@ -537,6 +535,11 @@ class _Missing:
 
     patience: float  # seconds
     since: float | None = None
+
+    def answered(self, info: JobInfo) -> bool:
+        """It is there; whether the job is over."""
+        self.since = None
+        return info.state in OVER
 
     def bear(self, fault: SeqvaeError) -> None:
         """Raises it where the server answered with a lasting no, or has been missing for too long."""

@@ -224,12 +224,14 @@ class Engine:
 class Single(Engine):
     """A model whose things have one z each and are told nothing: where its verbs lead, as z (N, Z)."""
 
+    thing: str  # what it makes, in a word
+
     def encode(self, things: Sequence[Any]) -> Tensor:
         """Posterior means (N, Z)."""
         return self._means(things)
 
     def _new(self, n: int, seed: int, prior: str) -> Tensor:
-        require(n >= 1, f"at least one thing can be made, not {n}")
+        require(n >= 1, f"at least one {self.thing} can be made, not {n}")
         return self._drawn(n, NOTHING, seed, prior)[:, 0]
 
     def _path(self, a: Any, b: Any, steps: int) -> Tensor:

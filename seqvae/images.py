@@ -27,6 +27,7 @@ class Images(Single):
     """A model of pictures with everything it can do; `device` is where its encoder runs."""
 
     codec: PixelsCodec
+    thing = "picture"
 
     def __init__(self, saved: Saved, device: str = "cpu") -> None:
         if not isinstance(saved.codec, PixelsCodec):

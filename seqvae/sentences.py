@@ -27,6 +27,7 @@ class Sentences(Single):
     """A model of text with everything it can do; `device` is where its encoder runs."""
 
     codec: TextCodec
+    thing = "sentence"
 
     def __init__(self, saved: Saved, device: str = "cpu") -> None:
         if not isinstance(saved.codec, TextCodec):

@@ -4,7 +4,8 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -41,6 +42,22 @@ def given(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def endless(rows: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     return given(rows, 1)
+
+
+@contextmanager
+def busy(batcher: Batcher) -> Iterator[Future[None]]:
+    """A long request of another thread, of which the first step was made."""
+    ticket, begun = Ticket(), threading.Event()
+    ticket.watch = lambda row, symbols: begun.set()
+
+    def ask() -> None:
+        with holding(ticket):
+            batcher.decode(*endless(2000), Sampling())
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        assert begun.wait(60)
+        yield asking
 
 
 def test_among_others_as_alone(stepper: Stepper, batcher: Batcher) -> None:
@@ -95,8 +112,16 @@ def test_who_leaves_frees_the_slots_and_others_go_on(stepper: Stepper) -> None:
 def test_a_deadline_passes_before_and_during(stepper: Stepper, batcher: Batcher) -> None:
     with holding(Ticket(deadline=time.monotonic() - 1)), pytest.raises(Unwanted):
         batcher.decode(*given(1, 0), GREEDY)
-    with holding(Ticket(deadline=time.monotonic() + 0.3)), pytest.raises(Unwanted):
-        batcher.decode(*endless(4000), Sampling())
+    ticket, steps = Ticket(deadline=time.monotonic() + 2), []
+
+    def watch(row: int, symbols: np.ndarray) -> None:
+        steps.append(row)
+        time.sleep(max(ticket.deadline - time.monotonic(), 0))
+
+    ticket.watch = watch
+    with holding(ticket), pytest.raises(Unwanted):
+        batcher.decode(*endless(2000), Sampling())
+    assert steps
     batcher.decode(*given(1, 0), GREEDY)
     assert batcher.gauge() == (0, 0)
 
@@ -130,16 +155,7 @@ def test_a_fault_in_a_step_ends_its_orders_and_not_the_loop(stepper: Stepper, ba
 
 def test_closed_it_decodes_no_more(stepper: Stepper) -> None:
     batcher = Batcher(CODEC, stepper, slots=8)
-    ticket, begun = Ticket(), threading.Event()
-    ticket.watch = lambda row, symbols: begun.set()
-    with ThreadPoolExecutor(1) as pool:
-
-        def ask() -> None:
-            with holding(ticket):
-                batcher.decode(*endless(2000), Sampling())
-
-        asking = pool.submit(ask)
-        begun.wait()
+    with busy(batcher) as asking:
         batcher.close()
         with pytest.raises(Unwanted):
             asking.result()
@@ -148,17 +164,8 @@ def test_closed_it_decodes_no_more(stepper: Stepper) -> None:
 
 
 def test_where_its_process_dies_another_begins(stepper: Stepper, batcher: Batcher) -> None:
-    ticket, begun = Ticket(), threading.Event()
-    ticket.watch = lambda row, symbols: begun.set()
-    with ThreadPoolExecutor(1) as pool:
-
-        def ask() -> None:
-            with holding(ticket):
-                batcher.decode(*endless(2000), Sampling())
-
-        asking = pool.submit(ask)
-        begun.wait()
-        first = batcher.process
+    first = batcher.process
+    with busy(batcher) as asking:
         first.kill()
         with pytest.raises(Lost):
             asking.result()
@@ -173,7 +180,7 @@ def test_the_loop_outlives_a_fault_of_a_step(stepper: Stepper, monkeypatch: pyte
 
     def send(number: int, watched: bool) -> None:
         rows = prepared(stepper, *given(1, number), GREEDY, [(0, 0)], CODEC.longest)
-        ours.send(Asked(number, [part.numpy() for part in rows.state], None, GREEDY, watched))
+        ours.send(Asked.of(number, rows, watched))
 
     def fail(look: object) -> None:
         raise MemoryError("none left")

@@ -329,6 +329,7 @@ def test_another_server_is_recognised() -> None:
 def test_a_server_that_goes_away_before_the_job_is_over_is_missed() -> None:
     job = {"id": JOB, "kind": "train", "state": "running", "created": 0, "expires": 0}
     told = f"event: job\ndata: {json.dumps(job)}\n\n".encode()
+    assert "went away" in str(said(200, {}, told, lambda client: client.wait(JOB, 0)))
     with ThreadPoolExecutor(1) as pool:
         for url in answering(200, {}, told):
             with Client(url) as client:

@@ -161,7 +161,7 @@ def test_samples_hang_on_seed_and_number_alone(model: Images, plane: Images) -> 
     assert not same(model.sample(10, seed=5), ten)
     assert plane.sample()[0].shape == (12, 10, 3)
     for n, seed, prior, why in (
-        (0, 0, "fitted", "at least one thing"),
+        (0, 0, "fitted", "at least one picture"),
         (1, -1, "fitted", "a seed is a whole number"),
         (1, 0, "vamp", "fitted or standard, not vamp"),
     ):

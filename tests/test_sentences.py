@@ -88,7 +88,7 @@ def test_samples_hang_on_seed_and_number_alone(model: Sentences) -> None:
     assert model.sample(3, seed=5) == ten[:3] and model.sample(10, seed=6) != ten
     assert len({*model.sample(30, GREEDY)} & {*TEXTS}) > 5  # the prior lies where the texts are
     assert {*model.sample(30, GREEDY, prior="standard")} != {*model.sample(30, GREEDY)}
-    with pytest.raises(SeqvaeError, match="at least one thing"):
+    with pytest.raises(SeqvaeError, match="at least one sentence"):
         model.sample(0)
 
 

@@ -52,15 +52,8 @@ class Served:
 
 @contextlib.contextmanager
 def served(folder: Path, *words: object) -> Iterator[Served]:
-    """`seqvae serve` with these words on a free port, gone afterwards."""
-    command = [
-        sys.executable,
-        "-m",
-        "seqvae",
-        "serve",
-        *([] if "--port" in words else ["--port", "0"]),
-        *map(str, words),
-    ]
+    """`seqvae serve` with these words, on a free port unless they name one, gone afterwards."""
+    command = [sys.executable, "-m", "seqvae", "serve", "--port", "0", *map(str, words)]
     said = folder / "stderr.txt"
     with said.open("w") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)

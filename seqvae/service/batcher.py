@@ -20,7 +20,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -127,6 +127,11 @@ class Asked(NamedTuple):
     how: Sampling
     watched: bool
 
+    @classmethod
+    def of(cls, number: int, rows: Rows, watched: bool) -> Self:
+        noise = None if rows.noise is None else rows.noise.numpy()
+        return cls(number, [part.numpy() for part in rows.state], noise, rows.how, watched)
+
     @property
     def rows(self) -> Rows:
         h, c, constant, told = map(torch.from_numpy, self.state)
@@ -193,9 +198,7 @@ class Batcher:
         order = ticket.order = Order(len(z), ticket.watch)
         number, line = self._enlist(order)
         try:
-            state, noise = [part.numpy() for part in rows.state], rows.noise
-            given = state, None if noise is None else noise.numpy(), how
-            self._send(line, Asked(number, *given, ticket.watch is not None))
+            self._send(line, Asked.of(number, rows, ticket.watch is not None))
             if ticket.left:  # perhaps before it had this order
                 order.end(Unwanted())
             patience = ticket.deadline - time.monotonic()
@@ -271,9 +274,9 @@ class Batcher:
             order.end(fault())
 
     def _take(self, told: Told) -> None:
-        for rows in told.steps if self.seen else ():
-            assert self.seen
-            self.seen(rows)
+        if self.seen:
+            for rows in told.steps:
+                self.seen(rows)
         with self.lock:
             orders = dict(self.orders)
         for number, row, symbols in told.seen:

@@ -73,18 +73,17 @@ class Reader:
     def __exit__(self, *fault: object) -> None:
         self.close()
 
+    @resting()
     def _read(self, data: bytes, framing: Framing | None) -> Any:
         try:
-            with resting():
-                worker = self.idle.get(timeout=self.seconds)
+            worker = self.idle.get(timeout=self.seconds)
         except queue.Empty:
             raise TimeoutError("all readers of files are busy; try again later") from None
         alive = False
         try:
             if not worker.process.is_alive():  # killed from without, for which no file need suffer
                 worker = self._replaced(worker)
-            with resting():
-                found = worker.ask(data, framing, self.seconds)
+            found = worker.ask(data, framing, self.seconds)
             alive = True
         finally:
             self.idle.put(worker if alive else self._replaced(worker))
