@@ -22,7 +22,7 @@ from torch import Tensor
 from seqvae import files
 from seqvae.checkpoint import Saved
 from seqvae.codecs import NotesCodec
-from seqvae.codecs.notes import HIGHEST, LONGEST, LOWEST
+from seqvae.codecs.bars import HIGHEST, LONGEST, LOWEST
 from seqvae.decoding import GREEDY, Sampling
 from seqvae.engine import Engine, Places, along, require, require_variation, sampling
 from seqvae.latent import bilinear, slerp

@@ -18,6 +18,7 @@ from PIL import Image
 from seqvae import files, pictures
 from seqvae.codecs import (
     CODECS,
+    GridCodec,
     NotesCodec,
     PiecesCodec,
     PixelsCodec,
@@ -26,7 +27,7 @@ from seqvae.codecs import (
     WordsCodec,
     build_codec,
 )
-from seqvae.codecs.notes import DENOMINATORS, HIGHEST, LONGEST, LOWEST
+from seqvae.codecs.bars import DENOMINATORS, HIGHEST, LONGEST, LOWEST
 from seqvae.song import TICKS, Metre, Note, Phrase, SeqvaeError, Song, assemble, transpose
 
 DATA = Path(__file__).parent.parent / "data"
@@ -119,8 +120,11 @@ class Case(NamedTuple):
 
 CASES = {
     "notes": Case(
-        [NotesCodec(), NotesCodec(4), NotesCodec(1, 48), NotesCodec(3, TICKS)],
+        [NotesCodec(), NotesCodec(4, section=2), NotesCodec(1, 48), NotesCodec(3, TICKS), NotesCodec(4)],
         phrases_of, songs, hear, 500, True, suffix=".mid",
+    ),
+    "melody": Case(
+        [GridCodec(), GridCodec(3, step=1)], phrases_of, songs, hear, 500, True, suffix=".mid",
     ),
     "words": Case(
         [WordsCodec.learn(SENTENCES, size, longest) for size, longest in ((200, 100), (20_000, 6), (2, 2))],
@@ -187,12 +191,12 @@ def obeys(raw: Any, case: Case, codec: Any, folder: Path) -> None:
         assert (steps >= 0).all() and (steps < sizes).all()
         assert (condition >= 0).all() and (condition < [stream.size for stream in codec.conditions]).all()
         if case.ends:
-            assert list(steps[-1]) == [sizes[0] - 1] + [0] * (len(sizes) - 1)  # the END row, and only there
-            assert (steps[:-1, 0] < sizes[0] - 1).all()
+            over = steps[:, 0] == sizes[0] - 1  # the END rows, one a section
+            assert over[-1] and over.sum() == getattr(codec, "sections", 1) and not steps[over, 1:].any()
         else:
             assert len(steps) == codec.longest
-        for k, stream in enumerate(codec.streams):
-            assert stream.kind != "increasing" or (np.diff(steps[: len(steps) - (k > 0), k]) > 0).all()
+        if codec.streams[0].kind == "increasing":
+            assert (np.diff(steps[:, 0])[~over[:-1]] > 0).all()
 
 
 # ------------------------------------------------------------------------------------------- the laws

@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from seqvae.codecs.base import Codec, Encoded, Stream
+from seqvae.codecs.grid import GridCodec
 from seqvae.codecs.notes import NotesCodec
 from seqvae.codecs.pixels import PixelsCodec
 from seqvae.codecs.text import PiecesCodec, Spelling, TextCodec, WordsCodec
@@ -13,6 +14,7 @@ from seqvae.song import SeqvaeError
 
 CODECS: dict[str, Any] = {
     "notes": NotesCodec,
+    "melody": GridCodec,
     "words": WordsCodec,
     "pieces": PiecesCodec,
     "pixels": PixelsCodec,
@@ -37,5 +39,5 @@ def build_codec(config: Mapping[str, Any], state: bytes = b"") -> Codec[Any]:
     raise SeqvaeError(f"the codec {name!r} cannot have the settings {settings.keys() - {'state'}}")
 
 
-__all__ = ["CODECS", "Codec", "Encoded", "NotesCodec", "PiecesCodec", "PixelsCodec", "Spelling", "Stream"]
-__all__ += ["TextCodec", "WordsCodec", "build_codec"]
+__all__ = ["CODECS", "Codec", "Encoded", "GridCodec", "NotesCodec", "PiecesCodec", "PixelsCodec"]
+__all__ += ["Spelling", "Stream", "TextCodec", "WordsCodec", "build_codec"]
