@@ -24,7 +24,7 @@ from seqvae.codecs import Codec, PixelsCodec, build_codec
 from seqvae.disk import write_atomic
 from seqvae.image import ImageSize, ImageVAE, Model
 from seqvae.latent import Attribute, Mixture, Succession
-from seqvae.model import SequenceVAE, Size
+from seqvae.model import HierarchicalVAE, SequenceVAE, Size
 from seqvae.song import SeqvaeError
 
 FORMAT = 1
@@ -80,6 +80,11 @@ def build_model(codec: Codec, size: Size | ImageSize) -> Model:
     ]
     if any(width != size.head for width in tied):
         raise SeqvaeError(f"head must be as wide as the embedding of words, {tied[0]}, not {size.head}")
+    sections = getattr(codec, "sections", 1)
+    if (sections > 1) != (size.conductor > 0):
+        raise SeqvaeError("a corpus in sections, and no other, takes a recipe with a conductor: melody-16")
+    if size.conductor:
+        return HierarchicalVAE(codec.streams, codec.conditions, size, sections)
     return SequenceVAE(codec.streams, codec.conditions, size)
 
 

@@ -56,7 +56,7 @@ class Report:
     kept: dict[str, int]
     repeated: dict[str, int]  # left out, as an earlier window of the same split is equal
     seen: dict[str, int]  # left out, as an earlier split has an equal one
-    # Share of the steps in all windows that snapping changes: onsets moved, words unknown, pixels rounded.
+    # Share of notes, words or pixels in all windows that snapping changes: moved, unknown, rounded.
     moved: float
     metres: dict[str, int]  # metre -> windows
     rejected: dict[str, int]  # reason -> tunes or files
@@ -121,8 +121,8 @@ def prepare(
 
     Reads in `workers` processes (default: one a core; 0: in this one, which a crash of a reader then ends).
     Called again after a kill it goes on where it was. `valid` and `test` are shares of the tunes; the split
-    of a tune hangs on the seed and its first window alone, of a text on the seed and the text, so more files
-    do not move it. What is left out stands in out/rejects.csv.
+    of a tune hangs on the seed and its first two bars alone, of a text on the seed and the text, so neither
+    more files nor another codec of songs moves it. What is left out stands in out/rejects.csv.
 
     Texts are read with `split` and `column` as `texts.read` says, and a `Spelling` is learnt from those of
     the train split. With `valid_file` or `test_file` that split is the file's own, and nothing is left out
@@ -253,7 +253,7 @@ def _write(
         kept=by_split(kept),
         repeated=by_split(equal & (split[winner] == split)),
         seen=by_split(split[winner] != split),
-        moved=sum(abouts("moved")) / max(int((table["lengths"] - (codec.kind != "image")).sum()), 1),
+        moved=sum(abouts("moved")) / max(sum(abouts("counted")), 1),
         metres=_ranked(sum(map(Counter, abouts("metres")), Counter())),
         rejected=_ranked(Counter(_generic(reason) for _, reason in rejects)),
         notices=_ranked(
@@ -284,11 +284,10 @@ def _ranked(counts: Counter[str]) -> dict[str, int]:
 
 
 def _assign(table: dict[str, np.ndarray], recipe: dict[str, Any]) -> np.ndarray:
-    """(tunes,) index in SPLITS: the file's, or drawn by the digest of the tune's first window."""
+    """(tunes,) index in SPLITS: the file's, or drawn by the tune's key."""
     of_tune = table["splits"].astype(np.int64)
     drawn = np.flatnonzero(of_tune < 0)
-    first = np.searchsorted(table["tunes"], drawn)
-    of_tune[drawn] = [_draw(key.tobytes(), recipe) for key in table["digests"][first]]
+    of_tune[drawn] = [_draw(key.tobytes(), recipe) for key in table["keys"][drawn]]
     return of_tune
 
 

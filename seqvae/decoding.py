@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from seqvae.image import ImageVAE, Model
-from seqvae.model import SequenceVAE
+from seqvae.model import HierarchicalVAE, SequenceVAE
 from seqvae.networks import START
 
 # Below 4 rows a matrix product's last bits depend on their number, and those of a vectorised sigmoid on where
@@ -122,10 +122,16 @@ def choose(logits: Tensor, uniform: Tensor, how: Ways) -> Tensor:
 
 
 class Stepper:
-    """A model's decoder, all that the state does not change multiplied out. Float32, no gradients."""
+    """A model's decoder, all that the state does not change multiplied out. Float32, no gradients.
+
+    Of a thing in sections each is a row.
+    """
 
     @torch.inference_mode()
-    def __init__(self, model: SequenceVAE) -> None:
+    def __init__(self, whole: SequenceVAE | HierarchicalVAE) -> None:
+        self.whole = whole if isinstance(whole, HierarchicalVAE) else None
+        self.each = whole.sections if isinstance(whole, HierarchicalVAE) else 1  # rows a thing
+        model = whole.section if isinstance(whole, HierarchicalVAE) else whole
         decoder, lstm = model.decoder, model.decoder.lstm
         self.model, self.streams = model, model.streams
         order = torch.cat([torch.arange(lstm.hidden_size) + gate * lstm.hidden_size for gate in (0, 1, 3, 2)])
@@ -157,6 +163,23 @@ class Stepper:
             for tables in list(heads.earlier)[1:]  # nothing is earlier than stream 0
         ]
         self.symbols = torch.arange(self.streams[0].size)
+
+    @torch.inference_mode()
+    def rows(self, z: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """What is decoded of z (B, Z) told conditions (B, C): z and conditions of B * each rows."""
+        if self.whole is None:
+            return z, conditions
+        parts = zip(z.float().split(MOST_ROWS), conditions.split(MOST_ROWS), strict=True)
+        found = [self.whole.conducted(padded(a), padded(b))[: len(a) * self.each] for a, b in parts]
+        return torch.cat([z.new_empty(0, self.model.size.latent), *found]), conditions.repeat_interleave(
+            self.each, 0
+        )
+
+    def joined(self, rows: list[np.ndarray]) -> list[np.ndarray]:
+        """Each thing's rows (T, K), one after the other."""
+        if self.whole is None:
+            return rows
+        return [np.concatenate(rows[at : at + self.each]) for at in range(0, len(rows), self.each)]
 
     @torch.inference_mode()
     def start(self, z: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -404,14 +427,16 @@ def decode(
     """Free-run every row: z (B, Z), conditions (B, C) -> B arrays (T, K) int64 up to and with END.
 
     A picture has no END, and is its likelihood's mean whatever the strategy.
-    A row without END stops at most_steps, else after as many as stream 0 has symbols: an increasing one ends.
+    A thing without END, in sections each without its own, stops at most_steps, else after as many as stream 0
+    has symbols: an increasing one ends.
     Raises ValueError for a beam where a step has several streams.
     """
     if isinstance(stepper, ImageVAE):
         return drawn(stepper, z)
     if isinstance(how, Beam) and len(stepper.streams) > 1:
         raise ValueError("a beam is for codecs of one stream")
-    most_steps = most_steps or stepper.streams[0].size
+    z, conditions = stepper.rows(z, conditions)
+    most_steps = most_steps // stepper.each if most_steps else stepper.streams[0].size
     if isinstance(how, Beam):
         return searched(stepper, z, conditions, how, most_steps)
     slots: Slots[int] = Slots(stepper, min(MOST_ROWS, len(z) + -len(z) % FEWEST_ROWS), most_steps)
@@ -428,7 +453,7 @@ def decode(
             slots.enter(names, part)
             entered = names.stop
         found.update(slots.step())
-    return [found[row] for row in range(len(z))]
+    return stepper.joined([found[row] for row in range(len(z))])
 
 
 def searched(stepper: Stepper, z: Tensor, conditions: Tensor, how: Beam, most_steps: int) -> list[np.ndarray]:

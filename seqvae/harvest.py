@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,14 +25,16 @@ from zipfile import BadZipFile
 import numpy as np
 
 from seqvae import __version__, files, pictures
-from seqvae.codecs import Codec, Encoded, PixelsCodec, build_codec
+from seqvae.codecs import Codec, Encoded, NotesCodec, PixelsCodec, build_codec
+from seqvae.codecs.bars import BarsCodec
 from seqvae.disk import write_atomic
-from seqvae.song import SeqvaeError
+from seqvae.song import Phrase, SeqvaeError
 from seqvae.sources import ALBUM, PACKED, Unit, turn, unpack
 
 SHARD = 16  # files: what a kill can cost, and what is read again one by one when a worker dies
 PATIENCE = 300  # seconds for one tune, after which its reader is given up
 DIGEST = 16  # bytes
+OPENING = NotesCodec()
 CUT = "it is longer than the codec spells, and was cut"
 
 
@@ -63,8 +66,9 @@ def load(path: Path) -> dict[str, Any] | None:
     """A shard's result without its steps; None when it is missing or damaged.
 
     Arrays over windows: lengths, conditions, tunes (index in the shard), bars, digests (n, 16) uint8; over
-    tunes: splits, those of their units; and "about", as bytes of JSON: {tunes: [[name, notices, label]],
-    rejects: [[name, reason]], metres: {metre: windows}, moved: steps moved by snapping}.
+    tunes: splits, those of their units, and keys (n, 16) uint8, by which one is drawn; and "about", as bytes
+    of JSON: {tunes: [[name, notices, label]], rejects: [[name, reason]], metres: {metre: windows}, moved:
+    notes, words or pixels changed by snapping, counted: of how many}.
     """
     try:
         with np.load(path) as stored:
@@ -134,7 +138,7 @@ def _read_singly(singles: list[Shard], job: Job) -> None:
     while todo:
         for culprit in _pool(todo, job, 1, lambda single: None):
             reject = (culprit.units[0].name, f"its reader crashed or took more than {PATIENCE} seconds")
-            _save(culprit.path, build_codec(job.config, job.state), [], [], {"rejects": [reject]})
+            _save(culprit.path, build_codec(job.config, job.state), [], [], [], {"rejects": [reject]})
 
 
 def _start() -> None:
@@ -157,9 +161,10 @@ def _read(shard: Shard, job: Job) -> None:
     cuts: Callable[[Any], bool] | None = getattr(codec, "cut", None)
     tunes: list[tuple[str, tuple[str, ...], str | None]] = []
     rejects: list[tuple[str, str]] = []
-    moved = 0
+    moved = counted = 0
     metres: Counter[str] = Counter()
     splits: list[int] = []
+    keys: list[bytes] = []
     found: list[tuple[int, int, Encoded]] = []  # tune, bar, window
     for unit in shard.units:
         for name, thing in _things(unit, job, codec):
@@ -176,11 +181,25 @@ def _read(shard: Shard, job: Job) -> None:
             cut = (CUT,) if cuts and any(cuts(piece) for _, piece in pieces) else ()
             tunes.append((name, (*getattr(thing, "notices", ()), *cut), getattr(thing, "label", None)))
             splits.append(unit.split)
+            keys.append(_key(thing, codec, windows[0][-1]))
             found += windows
             metres.update(str(piece.metre) for _, piece in pieces if hasattr(piece, "metre"))
             moved += sum(moves(piece) for _, piece in pieces) if moves else 0
-    about = {"tunes": tunes, "rejects": rejects, "metres": metres, "moved": moved}
-    _save(shard.path, codec, found, splits, about)
+            counted += sum(
+                len(piece.notes) if isinstance(piece, Phrase) else len(window.steps) - (codec.kind != "image")
+                for (_, piece), (_, _, window) in zip(pieces, windows, strict=True)
+            )
+    about = {"tunes": tunes, "rejects": rejects, "metres": metres, "moved": moved, "counted": counted}
+    _save(shard.path, codec, found, splits, keys, about)
+
+
+def _key(thing: object, codec: Codec, first: Encoded) -> bytes:
+    """What a tune's split is drawn by: of a song its first two bars, the same in every codec of melodies."""
+    if isinstance(codec, BarsCodec):
+        with suppress(SeqvaeError):
+            for _, opening in OPENING.pieces(thing):
+                return digest(OPENING, OPENING.encode(opening))
+    return digest(codec, first)
 
 
 def _things(unit: Unit, job: Job, codec: Codec) -> Iterator[tuple[str, object]]:
@@ -221,11 +240,16 @@ def _reason(fault: Exception, name: str, path: str) -> str:
 
 
 def _save(
-    path: Path, codec: Codec, found: list[tuple[int, int, Encoded]], splits: list[int], about: dict[str, Any]
+    path: Path,
+    codec: Codec,
+    found: list[tuple[int, int, Encoded]],
+    splits: list[int],
+    keys: list[bytes],
+    about: dict[str, Any],
 ) -> None:
-    about = {"tunes": [], "rejects": [], "metres": {}, "moved": 0} | about
+    about = {"tunes": [], "rejects": [], "metres": {}, "moved": 0, "counted": 0} | about
     nothing = Encoded(np.zeros((0, len(codec.streams)), np.int16), np.zeros(len(codec.conditions), np.int16))
-    keys = b"".join(digest(codec, window) for _, _, window in found)
+    digests = b"".join(digest(codec, window) for _, _, window in found)
     columns = {
         "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
         "steps": np.concatenate([nothing.steps, *(window.steps for _, _, window in found)]),
@@ -234,7 +258,8 @@ def _save(
         "tunes": np.array([tune for tune, _, _ in found], np.int32),
         "bars": np.array([bar for _, bar, _ in found], np.int32),
         "splits": np.array(splits, np.int8),
-        "digests": np.frombuffer(keys, np.uint8).reshape(-1, DIGEST),
+        "keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, DIGEST),
+        "digests": np.frombuffer(digests, np.uint8).reshape(-1, DIGEST),
     }
     held = io.BytesIO()
     np.savez(held, **columns)  # type: ignore[arg-type]

@@ -19,14 +19,14 @@ from pytorch_msssim import ssim
 from torch import Tensor, nn
 
 from seqvae.likelihood import LIKELIHOODS, logistic_mixture
-from seqvae.model import SequenceVAE, repeated
+from seqvae.model import HierarchicalVAE, SequenceVAE, repeated
 from seqvae.objective import Pass, Posterior
 from seqvae.prior import MixturePrior, VampPrior
 
 NETWORKS = ("conv", "dense")
 PRIORS = ("standard", "mixture", "vamp")
 # What can be trained: encode(steps, lengths, conditions), nll(z, ...), a pass of both
-Model: TypeAlias = "SequenceVAE | ImageVAE"
+Model: TypeAlias = "SequenceVAE | HierarchicalVAE | ImageVAE"
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from seqvae.decoding import MOST_ROWS, Stepper
-from seqvae.image import ImageVAE, Model
+from seqvae.image import Model
+from seqvae.model import SequenceVAE
 from seqvae.networks import START
 
 BLOCK = 512  # symbols scored at a time: 1 MB for 500 samples
@@ -45,7 +46,7 @@ def importance_nll(
     if not model.size.latent:
         samples = 1  # all would be the same
     with steps.device:
-        stepper = None if isinstance(model, ImageVAE) else Stepper(model)
+        stepper = Stepper(model) if isinstance(model, SequenceVAE) else None
     found = []
     for row, index in enumerate(range(len(steps)) if indices is None else indices):
         one = slice(row, row + 1)

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from seqvae import files
 from seqvae.checkpoint import Saved
-from seqvae.codecs import NotesCodec
-from seqvae.codecs.bars import HIGHEST, LONGEST, LOWEST
+from seqvae.codecs.bars import HIGHEST, LONGEST, LOWEST, BarsCodec
 from seqvae.decoding import GREEDY, Sampling
 from seqvae.engine import Engine, Places, along, require, require_variation, sampling
 from seqvae.latent import bilinear, slerp
@@ -88,10 +87,10 @@ class Cell(NamedTuple):
 class Melodies(Engine):
     """A model of melodies with everything it can do; `device` is where its encoder runs."""
 
-    codec: NotesCodec
+    codec: BarsCodec
 
     def __init__(self, saved: Saved, device: str = "cpu") -> None:
-        if not isinstance(saved.codec, NotesCodec):
+        if not isinstance(saved.codec, BarsCodec):
             raise SeqvaeError(f"this is a model of {saved.codec.kind}, not of melodies")
         super().__init__(saved, device)
 
@@ -328,7 +327,7 @@ def load(song: Source) -> Song:
     return files.read(Path(song)) if isinstance(song, (str, Path)) else files.from_pretty_midi(song)
 
 
-def losses(whole: Part, line: Part, codec: NotesCodec, phrases: Sequence[Phrase]) -> tuple[str, ...]:
+def losses(whole: Part, line: Part, codec: BarsCodec, phrases: Sequence[Phrase]) -> tuple[str, ...]:
     """What taking the upper line of a part and spelling its phrases change, each in a sentence."""
     notes, lost = line.notes, len(whole.notes) - len(line.notes)
     folded = sum(not LOWEST <= note.pitch <= HIGHEST for note in notes)

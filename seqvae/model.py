@@ -1,19 +1,21 @@
 """SequenceVAE: a bidirectional LSTM encoder, a Gaussian latent, an autoregressive LSTM decoder; any codec.
 
 Bowman et al. 2016 (text) and Roberts et al. 2018 (music); here every step has several streams, each
-conditioned on the step's earlier ones.
+conditioned on the step's earlier ones. HierarchicalVAE is of sequences in sections: a conductor tells each
+section's decoder what to play.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from seqvae.codecs.base import Stream
 from seqvae.likelihood import summed
-from seqvae.networks import DROPPED, START, Conditions, Decoder, Encoder, Steps
+from seqvae.networks import DROPPED, START, Conditions, Conductor, Decoder, Encoder, Steps
 from seqvae.objective import Pass, Posterior
 
 
@@ -31,6 +33,8 @@ class Size:
     pooling: str = "last+mean"  # of the encoder's states over time
     gamma: float = 0.0  # scale of a BatchNorm on the posterior's mean (BN-VAE); 0: none
     spread: float = 0.0  # least deviation over the data of the means that are decoded (Scale-VAE); 0: any
+    conductor: int = 0  # of a thing in sections; the widths above are then each section's
+    section: int = 0  # what the conductor tells a section, in place of z
 
     @property
     def learns_prior(self) -> bool:
@@ -39,7 +43,13 @@ class Size:
     @property
     def widest(self) -> int:
         """The largest side that some weight has at least."""
-        return max(*self.embedding, self.encoder if self.latent else 0, self.decoder, self.head, self.latent)
+        own = self.latent, self.conductor, self.section
+        return max(*self.embedding, self.encoder if self.latent else 0, self.decoder, self.head, *own)
+
+    @property
+    def of_section(self) -> Size:
+        """Of a section's own encoder and decoder."""
+        return replace(self, latent=self.section, conductor=0, section=0, gamma=0.0, spread=0.0)
 
 
 class SequenceVAE(nn.Module):
@@ -126,6 +136,112 @@ class SequenceVAE(nn.Module):
             hidden[:, 0] = False
             inputs = torch.where(hidden[..., None], sizes + DROPPED, inputs)
         return list(self.decoder(z, self.conditions(conditions), inputs, steps))
+
+
+class Sections(NamedTuple):
+    """Sequences cut into their S sections, one after the other, as a batch of B * S."""
+
+    steps: Tensor  # (B * S, t, K)
+    lengths: Tensor  # (B * S,) END counted
+    conditions: Tensor  # (B * S, C)
+    dropped: Tensor | None  # (B * S, t)
+
+
+class HierarchicalVAE(nn.Module):
+    """Sequences of S sections, each with its END: steps (B, T, K), lengths (B,), conditions (B, C).
+
+    Each section is read by an encoder of its own, what these say by another, whose posterior is the
+    sequence's. A conductor turns z into a vector a section, which its decoder is told in z's place; so
+    sections know of each other through z alone (Roberts et al. 2018, section 3.2). Methods are those of
+    `SequenceVAE`.
+    """
+
+    def __init__(
+        self, streams: tuple[Stream, ...], conditions: tuple[Stream, ...], size: Size, sections: int
+    ) -> None:
+        super().__init__()
+        self.streams, self.size, self.sections = streams, size, sections
+        self.section = SequenceVAE(streams, conditions, size.of_section)
+        told = self.section.conditions.width
+        kind = size.pooling, size.gamma, size.spread
+        self.encoder = Encoder(None, 2 * size.section + told, size.encoder, size.latent, *kind)
+        self.conductor = Conductor(size.latent + told, size.conductor, size.section, sections)
+
+    @property
+    def conditions(self) -> Conditions:
+        return self.section.conditions
+
+    @property
+    def decoder(self) -> nn.ModuleList:
+        """All that decodes."""
+        return nn.ModuleList((self.conductor, self.section.decoder))
+
+    def forward(
+        self, steps: Tensor, lengths: Tensor, conditions: Tensor, noise: Tensor, dropped: Tensor | None = None
+    ) -> Pass:
+        """One training pass, as `SequenceVAE`'s."""
+        cut, times = self.cut(steps, lengths, conditions, dropped), len(noise) // len(steps)
+        unscaled = self.infer(cut, conditions)
+        z = Posterior(*(repeated(part, times) for part in self.scaled(unscaled))).sample(noise)
+        hidden = None if cut.dropped is None else repeated(cut.dropped, times)
+        rows, sizes, told = (repeated(part, times) for part in cut[:3])
+        many = Sections(rows, sizes, told, hidden)
+        return Pass(self.sung(z, many, repeated(conditions, times)), unscaled, z)
+
+    def cut(
+        self, steps: Tensor, lengths: Tensor, conditions: Tensor, dropped: Tensor | None = None
+    ) -> Sections:
+        place = torch.arange(steps.shape[1], device=steps.device)
+        real = place < lengths[:, None]  # (B, T)
+        over = (steps[..., 0] == self.streams[0].size - 1) & real
+        index = (over.cumsum(1) - over.long()).clamp(max=self.sections - 1)  # of each step's section
+        sizes = torch.zeros(len(steps), self.sections, dtype=torch.int64, device=steps.device)
+        sizes.scatter_add_(1, index, real.long())
+        within = torch.arange(int(sizes.max()), device=steps.device)
+        at = ((sizes.cumsum(1) - sizes)[..., None] + within).clamp(max=steps.shape[1] - 1)  # (B, S, t)
+        rows = steps.gather(1, at.flatten(1)[..., None].expand(-1, -1, steps.shape[2]))
+        rows = rows.view(-1, len(within), steps.shape[2]) * (within < sizes.view(-1, 1))[..., None]
+        hidden = None if dropped is None else dropped.gather(1, at.flatten(1)).view(-1, len(within))
+        told = conditions.repeat_interleave(self.sections, 0)
+        return Sections(rows, sizes.flatten().clamp(min=1), told, hidden)
+
+    def infer(self, cut: Sections, conditions: Tensor) -> Posterior:
+        """q(z|x) before its mean is scaled, of what each section's encoder says."""
+        heard = torch.cat(self.section.infer(*cut[:3]), 1).view(len(conditions), self.sections, -1)
+        lengths = torch.full((len(conditions),), self.sections, device=heard.device)
+        return Posterior(*self.encoder(heard, lengths, self.conditions(conditions)))
+
+    def scaled(self, posterior: Posterior) -> Posterior:
+        return Posterior(self.encoder.scaled(posterior.mean), posterior.logvar)
+
+    def encode(self, steps: Tensor, lengths: Tensor, conditions: Tensor) -> Posterior:
+        """q(z|x), what z is drawn from: mean and logvar (B, Z)."""
+        return self.scaled(self.infer(self.cut(steps, lengths, conditions), conditions))
+
+    def conducted(self, z: Tensor, conditions: Tensor) -> Tensor:
+        """What the sections of z (B, Z) are told: (B * S, section)."""
+        known = torch.cat((z, self.conditions(conditions)), -1)
+        found: Tensor = self.conductor(known)
+        return found.flatten(0, 1).float()
+
+    def sung(self, z: Tensor, cut: Sections, conditions: Tensor) -> Tensor:
+        """-log p(x|z) in nats (B,) of sequences in sections."""
+        nll = self.section.nll(self.conducted(z, conditions), *cut)
+        return nll.view(-1, self.sections).sum(1)
+
+    def nll(
+        self, z: Tensor, steps: Tensor, lengths: Tensor, conditions: Tensor, dropped: Tensor | None = None
+    ) -> Tensor:
+        """-log p(x|z) in nats (B,)."""
+        return self.sung(z, self.cut(steps, lengths, conditions, dropped), conditions)
+
+    def log_prior(self, z: Tensor) -> Tensor | None:
+        """log p(z) (N,) nats; None: it is N(0, I)."""
+        return None
+
+    def from_prior(self, uniform: Tensor, noise: Tensor) -> Tensor:
+        """z (N, Z) of uniform (N,) in [0, 1) and standard normal noise (N, Z)."""
+        return noise
 
 
 def repeated(part: Tensor, times: int) -> Tensor:

@@ -247,3 +247,27 @@ class Decoder(nn.Module):
         x = torch.cat((read, known[:, None].expand(-1, inputs.shape[1], -1)), -1)
         state, _ = self.lstm(x, (h[None].contiguous(), c[None].contiguous()))
         return list(self.heads(self.dropout(state), known, steps))
+
+
+class Conductor(nn.Module):
+    """An LSTM that says, section after section, what the section's decoder is told of z.
+
+    Its step reads z, and what it says is linear in its state and, a section by itself, in z: sections may
+    have dimensions of z of their own without passing through the LSTM.
+    """
+
+    def __init__(self, known: int, hidden: int, section: int, sections: int) -> None:
+        super().__init__()
+        self.sections = sections
+        self.first = nn.Linear(known, 2 * hidden)
+        self.lstm = nn.LSTM(known, hidden, batch_first=True)
+        self.say = nn.Linear(hidden, section)
+        self.own = nn.Linear(known, sections * section, bias=False)
+
+    def forward(self, known: Tensor) -> Tensor:
+        """known (B, Z + C) -> (B, S, section)."""
+        h, c = self.first(known).tanh().chunk(2, -1)
+        x = known[:, None].expand(-1, self.sections, -1)
+        state, _ = self.lstm(x, (h[None].contiguous(), c[None].contiguous()))
+        said: Tensor = self.say(state) + self.own(known).view(len(known), self.sections, -1)
+        return said

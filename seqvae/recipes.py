@@ -20,7 +20,7 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 ZERO = {
     *("dropout", "word_dropout", "ssim", "patience", "seed"),
     *("beta", "warmup", "cycle", "free_bits", "capacity", "strength"),
-    *("latent", "gamma", "spread", "autoencoder", "aggressive"),
+    *("latent", "gamma", "spread", "autoencoder", "aggressive", "conductor", "section"),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     **{"precision": tuple(PRECISIONS), "anneal": SCHEDULES, "free_over": FREE, "pooling": POOLINGS},
@@ -61,6 +61,17 @@ RECIPES = {
         steps=8_000,
         learning_rate=1.5e-3,
         precision="bf16",
+    ),
+    "melody-16": Recipe(
+        about="16-bar melodies in sections of 2 bars under a conductor; begin from melody",
+        size=Size(latent=256, conductor=384, section=128),
+        objective=Elbo(beta=0.2, warmup=4000),
+        batch_size=32,
+        steps=4_000,
+        learning_rate=1e-3,
+        precision="bf16",
+        evaluate_every=500,
+        save_every=100,
     ),
     "small": Recipe(
         about="a first model of your own files in minutes of one CPU core",
@@ -186,6 +197,9 @@ def check(recipe: Recipe) -> Recipe:
             raise SeqvaeError("a bound of several samples takes beta 1 and no other remedy")
     if objective.penalty and isinstance(recipe.size, Size) and recipe.size.spread:
         raise SeqvaeError("a penalty is of the posterior, which spread scales; leave out one of the two")
+    size = recipe.size
+    if isinstance(size, Size) and size.conductor and not (size.latent and size.section):
+        raise SeqvaeError("a conductor needs a latent to read and a section to tell")
     if recipe.size.learns_prior and objective.free_bits and objective.free_over == "dimension":
         raise SeqvaeError("a learnt prior has no KL of each dimension that bits could be free of")
     if recipe.objective.anneal == "cyclical" and not recipe.objective.warmup <= recipe.objective.cycle > 0:

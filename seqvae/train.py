@@ -43,7 +43,7 @@ from seqvae.corpus import Batch, Corpus
 from seqvae.divergence import Critic, critic_loss, permuted, sampled_kl
 from seqvae.image import ImageVAE, Model
 from seqvae.latent import divergences, fit_succession
-from seqvae.model import Size
+from seqvae.model import HierarchicalVAE, Size
 from seqvae.objective import Posterior, Terms
 from seqvae.prior import HOLES, fit_mixture, needs_fit
 from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override
@@ -141,12 +141,18 @@ class Run:
         return Critic(recipe.size.latent)
 
     def begin_from(self, folder: Path) -> str:
-        """Take a model's weights; returns their hash. Raises `SeqvaeError` where codec or sizes differ."""
+        """Take a model's weights, or of a model of sections alone the sections'; returns their hash.
+
+        Raises `SeqvaeError` where codec or sizes differ.
+        """
         saved = load_model(folder)
-        saved.check_codec(self.corpus.codec)
-        if saved.model.size != self.recipe.size:
+        codec, model = self.corpus.codec, self.model
+        if isinstance(model, HierarchicalVAE) and not isinstance(saved.model, HierarchicalVAE):
+            codec, model = codec.of_section(), model.section  # type: ignore[attr-defined]
+        saved.check_codec(codec)
+        if saved.model.size != model.size:
             raise SeqvaeError(f"{folder} has other sizes than the recipe; choose the recipe it came from")
-        self.model.load_state_dict(saved.model.state_dict())
+        model.load_state_dict(saved.model.state_dict())
         return str(saved.config["sha256"])
 
     @property

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from seqvae.corpus import Report
 
 FEW_PIECES = 2000  # for a file of some thousand lines that is trained on as it is
-SPELLING = {"bars", "name", "vocabulary", "algorithm", "longest", "size", "mode"}  # what --like decides
+# What --like decides:
+SPELLING = {"bars", "section", "name", "vocabulary", "algorithm", "longest", "size", "mode"}
 SHOWN = 20  # reasons and notices; the folder holds them all
 FILE = click.Path(path_type=Path)
-MUSIC, IMAGES = {"bars", "essen"}, {"size", "mode", "count"}
-TEXT = {"name", "vocabulary", "algorithm", "longest", "split", "column", "valid", "test"}
-OTHERS = {"melody": TEXT | IMAGES, "text": MUSIC | IMAGES, "image": MUSIC | TEXT}  # mean nothing to a kind
+MUSIC, IMAGES = {"bars", "section", "essen"}, {"size", "mode", "count"}
+TEXT = {"vocabulary", "algorithm", "longest", "split", "column", "valid", "test"}
+# What means nothing to a kind:
+OTHERS = {"melody": TEXT | IMAGES, "text": MUSIC | IMAGES, "image": MUSIC | TEXT | {"name"}}
 CHANNELS = {None: 0, "grey": 1, "colour": 3}
 
 
@@ -30,10 +32,15 @@ CHANNELS = {None: 0, "grey": 1, "colour": 3}
 @click.option(
     "--bars", type=click.IntRange(1, 16), default=2, show_default=True, help="Songs: bars a window."
 )
+@click.option(
+    "--section", type=click.IntRange(1), metavar="N",
+    help="Songs: bars a section, for a model with a conductor.  [default: all]",
+)  # fmt: skip
 @click.option("--essen", is_flag=True, help="With folk: also Essen, whose terms are non-commercial.")
 @click.option(
-    "--codec", "name", type=click.Choice(["pieces", "words"]), default="pieces", show_default=True,
-    help="Text: spelt in pieces of words, or whole words.",
+    "--codec", "name", type=click.Choice(["notes", "melody", "pieces", "words"]),
+    help="Songs: spelt note by note, or as events on a grid of sixteenths (melody). Text: in pieces of "
+    "words, or whole words.  [default: notes; pieces]",
 )  # fmt: skip
 @click.option(
     "--vocabulary", type=click.IntRange(2), metavar="N",
@@ -75,8 +82,9 @@ CHANNELS = {None: 0, "grey": 1, "colour": 3}
 )
 @click.pass_context
 def prepare(
-    context: click.Context, source: str, out: Path, bars: int, essen: bool, name: str,
-    vocabulary: int | None, algorithm: str, longest: int, like: str | None, split: str, column: str | None,
+    context: click.Context, source: str, out: Path, bars: int, section: int | None, essen: bool,
+    name: str | None, vocabulary: int | None, algorithm: str, longest: int, like: str | None, split: str,
+    column: str | None,
     valid: Path | None, test: Path | None, size: int | None, mode: str | None, count: int | None,
     workers: int | None, seed: int,
 ) -> None:  # fmt: skip
@@ -90,7 +98,7 @@ def prepare(
     goes on where it was.
     """
     from seqvae import corpus
-    from seqvae.codecs import NotesCodec, Spelling
+    from seqvae.codecs import GridCodec, NotesCodec, Spelling
     from seqvae.pictures import Framing
     from seqvae.sources import WORDS, kind
 
@@ -102,9 +110,15 @@ def prepare(
             raise click.UsageError(f"{like} decides {option.opts[0]} already; leave out one of the two")
     if count is not None and source != "avatars":
         raise click.UsageError(f"--count is how many avatars are drawn, and {source} is none of them")
+    fits = {"melody": ("notes", "melody"), "text": ("pieces", "words")}.get(of, ("",))
+    name = name or fits[0]
+    if name not in fits:
+        raise click.UsageError(f"{source} is {WORDS[of]}, which is spelt as {' or '.join(fits)}, not {name}")
+    if section and name != "notes":
+        raise click.UsageError("sections are of the codec notes")
     codec: Any
     if of == "melody":
-        codec = NotesCodec(bars)
+        codec = GridCodec(bars) if name == "melody" else NotesCodec(bars, section=section or 0)
     elif of == "text":
         codec = Spelling(name, vocabulary or 0, longest, algorithm)
     else:

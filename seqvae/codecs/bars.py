@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from seqvae.codecs.base import Encoded, Stream
+from seqvae.codecs.base import Codec, Stream
 from seqvae.song import TICKS, Metre, Phrase, SeqvaeError, Song, melody, windows
 
 LOWEST, HIGHEST = 21, 108  # the piano's range
@@ -16,13 +16,12 @@ LARGEST = 32767  # of a symbol, an int16
 SHIFTS = (-6, 5)  # semitones: every key once
 
 
-class BarsCodec:
+class BarsCodec(Codec[Phrase]):
     """Base of codecs of a `Phrase` of ``bars`` bars, each at most ``bar_ticks`` ticks long (72: 12/8, 3/2).
 
     Raises `SeqvaeError` for windows without a bar or a quarter.
     """
 
-    name: str
     kind, state = "melody", b""
 
     def __init__(self, bars: int, bar_ticks: int) -> None:
@@ -78,12 +77,6 @@ class BarsCodec:
 
     def snap(self, raw: Phrase) -> Phrase:
         return self.decode(*self.encode(raw))
-
-    def encode(self, raw: Phrase) -> Encoded:
-        raise NotImplementedError
-
-    def decode(self, steps: np.ndarray, condition: np.ndarray) -> Phrase:
-        raise NotImplementedError
 
     def shifts(
         self, pitch: np.ndarray, sounding: np.ndarray, highest: int, rng: np.random.Generator

@@ -160,7 +160,7 @@ class Batcher:
     ) -> None:
         """`seen` is told the rows of each step."""
         self.codec, self.stepper, self.most, self.seen = codec, stepper, slots, seen
-        self.most_steps = codec.longest
+        self.most_steps = codec.longest // stepper.each
         self.numbers = itertools.count()
         self.orders: dict[int, Order] = {}
         self.lock = threading.Lock()  # of what is below; never held while a line is full
@@ -184,8 +184,8 @@ class Batcher:
         Raises `Unwanted` where the ticket of this context is not wanted any more, `Lost` where the loop's
         process died, ValueError for another number of steps than the loop's.
         """
-        if most_steps not in (None, self.most_steps):
-            raise ValueError(f"this loop decodes {self.most_steps} steps at most, not {most_steps}")
+        if most_steps not in (None, self.codec.longest):
+            raise ValueError(f"this loop decodes {self.codec.longest} steps at most, not {most_steps}")
         ticket = TICKET.get() or Ticket()
         if not ticket.wanted:
             raise Unwanted
@@ -193,6 +193,7 @@ class Batcher:
             return []
         if isinstance(how, Beam):
             return decode(self.stepper, z, conditions, how, seed=seed, most_steps=most_steps)
+        z, conditions = self.stepper.rows(z, conditions)
         seeds = [(seed, row) for row in range(len(z))]
         rows = prepared(self.stepper, z, conditions, how, seeds, self.most_steps)
         order = ticket.order = Order(len(z), ticket.watch)
@@ -214,7 +215,7 @@ class Batcher:
                 self._send(line, number)
         if order.fault is not None:
             raise order.fault
-        return [order.found[row] for row in range(len(z))]
+        return self.stepper.joined([order.found[row] for row in range(len(z))])
 
     def gauge(self) -> Gauge:
         with self.lock:
