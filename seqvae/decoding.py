@@ -169,11 +169,11 @@ class Stepper:
         """What is decoded of z (B, Z) told conditions (B, C): z and conditions of B * each rows."""
         if self.whole is None:
             return z, conditions
-        parts = zip(z.float().split(MOST_ROWS), conditions.split(MOST_ROWS), strict=True)
-        found = [self.whole.conducted(padded(a), padded(b))[: len(a) * self.each] for a, b in parts]
-        return torch.cat([z.new_empty(0, self.model.size.latent), *found]), conditions.repeat_interleave(
-            self.each, 0
-        )
+        found = [z.new_empty(0, self.model.size.latent)]
+        for first in range(0, len(z), MOST_ROWS):
+            part, told = z[first : first + MOST_ROWS].float(), conditions[first : first + MOST_ROWS]
+            found.append(self.whole.conducted(padded(part), padded(told))[: len(part) * self.each])
+        return torch.cat(found), conditions.repeat_interleave(self.each, 0)
 
     def joined(self, rows: list[np.ndarray]) -> list[np.ndarray]:
         """Each thing's rows (T, K), one after the other."""

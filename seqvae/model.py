@@ -34,7 +34,7 @@ class Size:
     gamma: float = 0.0  # scale of a BatchNorm on the posterior's mean (BN-VAE); 0: none
     spread: float = 0.0  # least deviation over the data of the means that are decoded (Scale-VAE); 0: any
     conductor: int = 0  # of a thing in sections; the widths above are then each section's
-    section: int = 0  # what the conductor tells a section, in place of z
+    section: int = 128  # what a conductor tells a section, in place of z
 
     @property
     def learns_prior(self) -> bool:
@@ -43,13 +43,17 @@ class Size:
     @property
     def widest(self) -> int:
         """The largest side that some weight has at least."""
-        own = self.latent, self.conductor, self.section
-        return max(*self.embedding, self.encoder if self.latent else 0, self.decoder, self.head, *own)
+        own = (self.conductor, self.section) if self.conductor else ()
+        return max(
+            *self.embedding, self.encoder if self.latent else 0, self.decoder, self.head, self.latent, *own
+        )
 
     @property
     def of_section(self) -> Size:
         """Of a section's own encoder and decoder."""
-        return replace(self, latent=self.section, conductor=0, section=0, gamma=0.0, spread=0.0)
+        return replace(
+            self, latent=self.section, conductor=0, section=type(self).section, gamma=0.0, spread=0.0
+        )
 
 
 class SequenceVAE(nn.Module):

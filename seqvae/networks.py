@@ -263,11 +263,12 @@ class Conductor(nn.Module):
         self.lstm = nn.LSTM(known, hidden, batch_first=True)
         self.say = nn.Linear(hidden, section)
         self.own = nn.Linear(known, sections * section, bias=False)
+        nn.init.normal_(self.own.weight, std=known**-0.5)  # what is said varies as much as z does
 
     def forward(self, known: Tensor) -> Tensor:
         """known (B, Z + C) -> (B, S, section)."""
         h, c = self.first(known).tanh().chunk(2, -1)
         x = known[:, None].expand(-1, self.sections, -1)
         state, _ = self.lstm(x, (h[None].contiguous(), c[None].contiguous()))
-        said: Tensor = self.say(state) + self.own(known).view(len(known), self.sections, -1)
+        said: Tensor = self.say(state) + self.own(known).unflatten(1, (self.sections, -1))
         return said

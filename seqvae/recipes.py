@@ -20,7 +20,7 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 ZERO = {
     *("dropout", "word_dropout", "ssim", "patience", "seed"),
     *("beta", "warmup", "cycle", "free_bits", "capacity", "strength"),
-    *("latent", "gamma", "spread", "autoencoder", "aggressive", "conductor", "section"),
+    *("latent", "gamma", "spread", "autoencoder", "aggressive", "conductor"),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     **{"precision": tuple(PRECISIONS), "anneal": SCHEDULES, "free_over": FREE, "pooling": POOLINGS},
@@ -64,7 +64,7 @@ RECIPES = {
     ),
     "melody-16": Recipe(
         about="16-bar melodies in sections of 2 bars under a conductor; begin from melody",
-        size=Size(latent=256, conductor=384, section=128),
+        size=Size(latent=256, conductor=384),
         objective=Elbo(beta=0.2, warmup=4000),
         batch_size=32,
         steps=4_000,
@@ -72,6 +72,14 @@ RECIPES = {
         precision="bf16",
         evaluate_every=500,
         save_every=100,
+    ),
+    "grid": Recipe(
+        about="2-bar melodies as events on a grid, the networks those of melody",
+        size=Size(embedding=(128,)),
+        objective=Elbo(beta=0.2, warmup=8000),
+        steps=8_000,
+        learning_rate=1.5e-3,
+        precision="bf16",
     ),
     "small": Recipe(
         about="a first model of your own files in minutes of one CPU core",
@@ -197,9 +205,8 @@ def check(recipe: Recipe) -> Recipe:
             raise SeqvaeError("a bound of several samples takes beta 1 and no other remedy")
     if objective.penalty and isinstance(recipe.size, Size) and recipe.size.spread:
         raise SeqvaeError("a penalty is of the posterior, which spread scales; leave out one of the two")
-    size = recipe.size
-    if isinstance(size, Size) and size.conductor and not (size.latent and size.section):
-        raise SeqvaeError("a conductor needs a latent to read and a section to tell")
+    if isinstance(recipe.size, Size) and recipe.size.conductor and not recipe.size.latent:
+        raise SeqvaeError("a conductor needs a latent to read")
     if recipe.size.learns_prior and objective.free_bits and objective.free_over == "dimension":
         raise SeqvaeError("a learnt prior has no KL of each dimension that bits could be free of")
     if recipe.objective.anneal == "cyclical" and not recipe.objective.warmup <= recipe.objective.cycle > 0:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -21,8 +22,9 @@ from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 
 from seqvae.cli import main  # noqa: E402
 from seqvae.codecs import NotesCodec  # noqa: E402
+from seqvae.corpus import collate  # noqa: E402
 from seqvae.latent import Attribute  # noqa: E402
-from seqvae.model import SequenceVAE, Size  # noqa: E402
+from seqvae.model import HierarchicalVAE, SequenceVAE, Size  # noqa: E402
 from seqvae.service.app import Settings, create_app  # noqa: E402
 from seqvae.song import Metre, Note, Phrase  # noqa: E402
 
@@ -72,6 +74,36 @@ def batch(codec: NotesCodec, phrases: list[Phrase]) -> tuple[Tensor, Tensor, Ten
     steps = pad_sequence([torch.from_numpy(row.steps).long() for row in rows], batch_first=True)
     conditions = torch.from_numpy(np.stack([row.condition for row in rows])).long()
     return steps, torch.tensor([len(row.steps) for row in rows]), conditions
+
+
+LONGER = NotesCodec(4, section=2)  # two sections
+
+
+@pytest.fixture
+def whole(size: Size) -> HierarchicalVAE:
+    """Untrained, of things in two sections, the same for every test."""
+    torch.manual_seed(0)
+    told = replace(size, latent=6, conductor=16, section=8)
+    return HierarchicalVAE(LONGER.streams, LONGER.conditions, told, LONGER.sections)
+
+
+@pytest.fixture(scope="session")
+def longer(phrases: list[Phrase]) -> list[Phrase]:
+    """Of 4 bars: two phrases in one metre each, the second section of the last without notes."""
+    pairs = [(phrases[i], phrases[(i + 4) % 24]) for i in range(11)]
+    found = [
+        Phrase((*a.notes, *(n._replace(onset=n.onset + a.beats) for n in b.notes)), a.metre, 4)
+        for a, b in pairs
+    ]
+    return [*found, Phrase(phrases[11].notes, phrases[11].metre, 4)]
+
+
+@pytest.fixture(scope="session")
+def long_batch(longer: list[Phrase]) -> tuple[Tensor, Tensor, Tensor]:
+    """Their steps (12, T, 4), lengths (12,) and conditions (12, 2)."""
+    found = collate([LONGER.encode(one) for one in longer])
+    steps, lengths, conditions = (torch.from_numpy(part) for part in found)
+    return steps, lengths, conditions
 
 
 def nowhere(size: int) -> Attribute:

@@ -13,8 +13,9 @@ import torch
 
 from seqvae.codecs import NotesCodec
 from seqvae.decoding import GREEDY, Sampling, Slots, Stepper, decode, prepared
-from seqvae.model import SequenceVAE, Size
+from seqvae.model import HierarchicalVAE, SequenceVAE, Size
 from seqvae.service.batcher import Asked, Batcher, Loop, Lost, Ticket, Unwanted, holding
+from tests.conftest import LONGER
 
 CODEC = NotesCodec(bars=1, bar_ticks=48)
 HOWS = (GREEDY, Sampling(), Sampling(0.7, 5), Sampling(1.4, 0, 0.9))
@@ -74,6 +75,17 @@ def test_among_others_as_alone(stepper: Stepper, batcher: Batcher) -> None:
         assert len(rows) == len(alone) and all(map(np.array_equal, rows, alone))
     assert batcher.decode(*given(0, 0), GREEDY) == []
     assert batcher.gauge() == (0, 0)
+
+
+def test_things_in_sections_among_others_as_alone(whole: HierarchicalVAE) -> None:
+    stepper, (z, conditions) = Stepper(whole), (torch.randn(20, 6), given(20, 0)[1])
+    batcher = Batcher(LONGER, stepper, slots=16)
+    try:
+        found = batcher.decode(z, conditions, Sampling(), seed=2, most_steps=LONGER.longest)
+    finally:
+        batcher.close()
+    alone = decode(stepper, z, conditions, Sampling(), seed=2, most_steps=LONGER.longest)
+    assert len(found) == 20 and all(map(np.array_equal, found, alone))
 
 
 def test_who_leaves_frees_the_slots_and_others_go_on(stepper: Stepper) -> None:

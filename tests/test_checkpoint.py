@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from seqvae.checkpoint import (
 )
 from seqvae.codecs import NotesCodec
 from seqvae.latent import Mixture, Succession
-from seqvae.model import SequenceVAE, Size
+from seqvae.model import HierarchicalVAE, SequenceVAE, Size
 from seqvae.objective import Elbo
 from seqvae.song import SeqvaeError
+from tests.conftest import LONGER
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -172,6 +174,18 @@ def test_a_save_killed_at_any_moment_leaves_the_old_or_the_new(
 def test_a_corpus_spelt_otherwise_is_refused(saved: Saved) -> None:
     saved.check_codec(NotesCodec())
     refusal(lambda: saved.check_codec(NotesCodec(4)), "'bars': 2", "'bars': 4", "prepare")
+
+
+def test_a_model_in_sections_comes_back(whole: HierarchicalVAE, long_batch: Batch, tmp_path: Path) -> None:
+    save_model(tmp_path, Saved(whole, LONGER))
+    loaded = load_model(tmp_path)
+    assert loaded.codec.config() == LONGER.config() and loaded.model.size == whole.size
+    assert torch.equal(loaded.model.encode(*long_batch).mean, whole.eval().encode(*long_batch).mean)
+
+
+def test_sections_need_a_conductor_and_a_conductor_sections(codec: NotesCodec, size: Size) -> None:
+    refusal(lambda: build_model(LONGER, size), "sections", "conductor")
+    refusal(lambda: build_model(codec, replace(size, conductor=8, section=4)), "sections", "conductor")
 
 
 def test_an_embedding_for_each_stream_is_needed(codec: NotesCodec) -> None:

@@ -321,6 +321,45 @@ def test_a_phrase_worked_out_by_hand(codec: NotesCodec) -> None:
     assert [n.duration * TICKS for n in heard.notes] == pytest.approx([18, 6, 1, 192])
 
 
+def test_sections_each_have_their_end() -> None:
+    codec = NotesCodec(4, section=2)
+    notes = (Note(0.0, 1.0, 60, 80), Note(5.0, 4.0, 62, 80), Note(6.0, 0.5, 64, 80))
+    steps, condition = codec.encode(Phrase(notes, Metre(3, 4), 4))
+    assert steps.tolist() == [
+        [0, 39, 11, 5], [60, 41, 47, 5], [144, 0, 0, 0], [0, 43, 5, 5], [144, 0, 0, 0]
+    ]  # fmt: skip
+    phrase = codec.decode(steps, condition)
+    assert [(n.onset, n.duration, n.pitch) for n in phrase.notes] == [(0, 1, 60), (5, 1, 62), (6, 0.5, 64)]
+    assert codec.of_section().config() == NotesCodec().config() and codec.sections == 2
+    assert codec.config() == {"name": "notes", "bars": 4, "bar_ticks": 72, "section": 2}
+    late = codec.decode(np.array([[144, 0, 0, 0], [12, 39, 11, 5]]), condition)  # the last END is not needed
+    assert [n.onset for n in late.notes] == [7]
+    with pytest.raises(SeqvaeError, match="no notes codec spells 4 bars of 72 ticks by 3"):
+        NotesCodec(4, section=3)
+
+
+def test_a_grid_worked_out_by_hand() -> None:
+    codec = GridCodec()
+    notes = (
+        Note(0.25, 0.5, 60, 20),
+        Note(0.74, 0.3, 62),  # to 0.75, and so to 1.0; the next note cuts nothing
+        Note(1.5, 9.0, 110),  # folded to 98; to the window's end
+        Note(1.6, 0.1, 64),  # on the same sixteenth as the last: the first stays
+    )
+    steps, condition = codec.encode(Phrase(notes, Metre(2, 4), 2))
+    assert steps[:, 0].tolist() == [0, 41, 0, 43, 1, 0, 79, *[0] * 9, 90] and condition.tolist() == [2, 2]
+    phrase = codec.decode(steps, condition)
+    assert [(n.onset, n.duration, n.pitch) for n in phrase.notes] == [
+        (0.25, 0.5, 60), (0.75, 0.25, 62), (1.5, 2.5, 98)
+    ]  # fmt: skip
+    rest = codec.decode(np.array([[0], [1], [1], [41], [1], [0], [90], [43]]), condition)
+    assert [(n.onset, n.duration) for n in rest.notes] == [(0.75, 0.25)]
+    assert codec.moved(Phrase(notes, Metre(2, 4), 2)) == 2
+    assert GridCodec(step=1).moved(Phrase((Note(1 / 3, 1, 60),), Metre(2, 4), 2)) == 0
+    with pytest.raises(SeqvaeError, match="a step is 1 or 3 ticks"):
+        GridCodec(step=2)
+
+
 def test_decoding_cuts_overlaps_and_stops_at_the_end(codec: NotesCodec) -> None:
     steps = np.array(
         [[0, 39, 30, 4], [12, 40, 11, 4], [12, 41, 11, 4], [6, 42, 0, 0], [144, 9, 9, 9], [20, 1, 1, 1]]

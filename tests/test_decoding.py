@@ -21,10 +21,11 @@ from seqvae.decoding import (
     Ways,
     choose,
     decode,
+    free_running,
     prepared,
     uniforms,
 )
-from seqvae.model import SequenceVAE, Size
+from seqvae.model import HierarchicalVAE, SequenceVAE, Size
 from seqvae.networks import START
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -102,6 +103,23 @@ def test_greedy_rows_are_the_networks_own_likeliest(sharp: SequenceVAE) -> None:
             best = torch.stack([scores.argmax(-1) for scores in logits], -1)[0]
             length = len(steps) - int(k > 0)
             assert torch.equal(best[:length, k], given[0, :length, k])
+
+
+def test_sections_are_decoded_each_as_the_conductor_tells(whole: HierarchicalVAE) -> None:
+    """The whole is its sections' rows, one after the other; alone and among 600 the same."""
+    for layer in whole.section.decoder.heads.scores:
+        layer.get_parameter("weight").data.mul_(6)
+    z, conditions, stepper = noise(600, whole.size.latent, seed=2), told(600), free_running(whole)
+    found = decode(stepper, z, conditions, Sampling(), seed=1, most_steps=40)
+    with torch.inference_mode():
+        vectors = whole.conducted(z, conditions)
+    apart = decode(
+        Stepper(whole.section), vectors, conditions.repeat_interleave(2, 0), Sampling(), seed=1, most_steps=20
+    )
+    assert same(found, [np.concatenate(apart[at : at + 2]) for at in range(0, 1200, 2)])
+    assert len({row.tobytes() for row in found}) > 300 and max(map(len, found)) > 8
+    assert same(decode(stepper, z[:1], conditions[:1], Sampling(), seed=1, most_steps=40), found[:1])
+    assert decode(stepper, z[:0], conditions[:0], GREEDY) == []
 
 
 def test_a_stepper_leaves_its_model_as_it_was(sharp: SequenceVAE) -> None:

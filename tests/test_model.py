@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from seqvae.codecs import NotesCodec, Stream
-from seqvae.model import SequenceVAE, Size
+from seqvae.model import HierarchicalVAE, SequenceVAE, Size
 from seqvae.networks import POOLINGS, Conditions, table
 from seqvae.objective import Elbo
+from seqvae.song import Phrase
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -330,7 +331,7 @@ def test_untrained_nats_are_the_logarithms_of_what_is_possible(
         assert nll.sum().item() == pytest.approx(expected, rel=0.1)
 
 
-def fit(model: SequenceVAE, batch: Batch, steps: int, objective: Callable) -> list[float]:
+def fit(model: SequenceVAE | HierarchicalVAE, batch: Batch, steps: int, objective: Callable) -> list[float]:
     """Adam on one batch; the loss at every step."""
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     losses = []
@@ -365,3 +366,91 @@ def test_every_weight_takes_part_in_learning(model: SequenceVAE, batch: Batch) -
     Elbo()(nll, posterior, 0).loss.backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.any(), name
+
+
+# -------------------------------------------------------------------------------- sections and a conductor
+
+
+def test_sections_are_cut_at_their_ends(
+    whole: HierarchicalVAE, longer: list[Phrase], long_batch: Batch
+) -> None:
+    found = whole.cut(*long_batch)
+    codec, each = NotesCodec(), whole.sections
+    for i, phrase in enumerate(longer):
+        for k in range(each):
+            begin = k * phrase.beats / each
+            own = [n for n in phrase.notes if begin <= n.onset < begin + phrase.beats / each]
+            notes = tuple(n._replace(onset=n.onset - begin) for n in own)
+            steps = torch.from_numpy(codec.encode(Phrase(notes, phrase.metre, 2)).steps).long()
+            row = i * each + k
+            assert int(found.lengths[row]) == len(steps)
+            assert torch.equal(found.steps[row, : len(steps)], steps)
+            assert not found.steps[row, len(steps) :].any()
+            assert torch.equal(found.conditions[row], long_batch[2][i])
+
+
+def test_the_whole_is_its_sections_told_by_the_conductor(whole: HierarchicalVAE, long_batch: Batch) -> None:
+    z = noise(len(long_batch[0]), whole.size.latent)
+    cut = whole.cut(*long_batch)
+    apart = whole.section.nll(whole.conducted(z, long_batch[2]), *cut[:3]).view(-1, whole.sections)
+    torch.testing.assert_close(whole.nll(z, *long_batch), apart.sum(1))
+    steps = long_batch[0].clone()
+    steps[:, 0, 1] = (steps[:, 0, 1] + 1) % 88  # a pitch of the first section
+    changed = whole.section.nll(whole.conducted(z, long_batch[2]), *whole.cut(steps, *long_batch[1:])[:3])
+    differs = changed.view(-1, whole.sections) != apart
+    assert differs[:, 0].all() and not differs[:, 1:].any()
+    assert (whole.encode(steps, *long_batch[1:]).mean != whole.encode(*long_batch).mean).any(1).all()
+
+
+def test_one_pass_of_the_whole_is_encoding_sampling_and_decoding(
+    whole: HierarchicalVAE, long_batch: Batch
+) -> None:
+    eps = noise(3 * len(long_batch[0]), whole.size.latent)
+    nll, posterior, z, *_ = whole(*long_batch, eps)
+    assert torch.equal(posterior.mean, whole.encode(*long_batch).mean)
+    torch.testing.assert_close(
+        z, posterior.mean.repeat(3, 1) + (0.5 * posterior.logvar).exp().repeat(3, 1) * eps
+    )
+    again = whole.nll(z, *(part.repeat(3, *(1,) * (part.dim() - 1)) for part in long_batch))
+    torch.testing.assert_close(nll, again)
+
+
+def test_padding_and_batch_mates_change_nothing_of_the_whole(
+    whole: HierarchicalVAE, long_batch: Batch
+) -> None:
+    steps, lengths, conditions = long_batch
+    z = noise(len(steps), whole.size.latent)
+    mean, nll = whole.encode(*long_batch).mean, whole.nll(z, *long_batch)
+    wild = torch.cat((steps, torch.zeros(len(steps), 5, 4, dtype=torch.int64)), 1)
+    place = torch.arange(wild.shape[1]) >= lengths[:, None]
+    for k, stream in enumerate(whole.streams):  # END too
+        draw = torch.randint(stream.size, (int(place.sum()),), generator=torch.Generator().manual_seed(k))
+        wild[..., k][place] = draw.where(torch.arange(len(draw)) % 2 > 0, torch.tensor(stream.size - 1))
+    torch.testing.assert_close(whole.encode(wild, lengths, conditions).mean, mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole.nll(z, wild, lengths, conditions), nll)
+    for row, length in enumerate(lengths.tolist()):
+        one = steps[row : row + 1, :length], lengths[row : row + 1], conditions[row : row + 1]
+        torch.testing.assert_close(whole.encode(*one).mean[0], mean[row], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(whole.nll(z[row : row + 1], *one)[0], nll[row])
+
+
+def test_every_weight_of_the_whole_takes_part_in_learning(whole: HierarchicalVAE, long_batch: Batch) -> None:
+    dropped = torch.zeros(long_batch[0].shape[:2], dtype=torch.bool)
+    dropped[:, 2] = True
+    nll, posterior, *_ = whole(*long_batch, noise(len(long_batch[0]), whole.size.latent), dropped)
+    Elbo()(nll, posterior, 0).loss.backward()
+    for name, weight in whole.named_parameters():
+        assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.any(), name
+    own = {id(weight) for weight in whole.decoder.parameters()}
+    assert own == {
+        id(w) for n, w in whole.named_parameters() if n.startswith(("conductor", "section.decoder"))
+    }
+
+
+def test_a_batch_in_sections_is_learnt_through_z(whole: HierarchicalVAE, long_batch: Batch) -> None:
+    losses = fit(whole, long_batch, 150, Elbo(beta=0.02, warmup=50))
+    assert losses[-1] < 0.2 * losses[0]
+    with torch.no_grad():
+        mean = whole.encode(*long_batch).mean
+        nll, rolled = whole.nll(mean, *long_batch), whole.nll(mean.roll(1, 0), *long_batch)
+    assert nll.mean() < 0.1 * losses[0] and rolled.mean() > nll.mean() + 10

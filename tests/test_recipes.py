@@ -1,6 +1,7 @@
 """Every recipe builds and trains a step; settings are read by their type, and impossible ones refused."""
 
 from dataclasses import FrozenInstanceError, asdict, fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ import torch
 from torch import Tensor
 
 from seqvae.checkpoint import build_model
-from seqvae.codecs import CODECS, NotesCodec, PixelsCodec, WordsCodec
+from seqvae.codecs import CODECS, Codec, GridCodec, NotesCodec, PixelsCodec, WordsCodec
 from seqvae.corpus import collate
 from seqvae.image import ImageSize
 from seqvae.model import Size
 from seqvae.objective import Elbo
 from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override, settings_of
-from seqvae.song import SeqvaeError
+from seqvae.song import Phrase, SeqvaeError
+from tests.conftest import LONGER
 
 Tensors = tuple[Tensor, Tensor, Tensor]
 
@@ -37,13 +39,20 @@ def pictures() -> tuple[PixelsCodec, Tensors]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_builds_and_takes_a_step(name: str, codec: NotesCodec, batch: Tensors) -> None:
+def test_every_recipe_builds_and_takes_a_step(
+    name: str, codec: NotesCodec, batch: Tensors, phrases: list[Phrase], long_batch: Tensors
+) -> None:
     recipe = check(RECIPES[name])
     assert recipe.about
     torch.manual_seed(recipe.seed)
-    spelt: NotesCodec | WordsCodec | PixelsCodec = codec
+    spelt: Codec[Any] = codec
     if isinstance(recipe.size, ImageSize):
         spelt, batch = pictures()
+    elif recipe.size.conductor:
+        spelt, batch = LONGER, long_batch
+    elif name == "grid":
+        spelt = GridCodec()
+        batch = tuple(map(torch.from_numpy, collate([spelt.encode(one) for one in phrases])))
     elif len(recipe.size.embedding) == 1:
         spelt, batch = sentences()
     model = build_model(spelt, recipe.size)

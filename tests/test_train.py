@@ -44,6 +44,7 @@ from seqvae.pictures import Framing
 from seqvae.prior import fit_mixture
 from seqvae.recipes import Recipe
 from seqvae.song import Metre, SeqvaeError, assemble
+from tests.conftest import LONGER
 
 SIZE = Size(embedding=(12, 12, 8, 4), condition=4, encoder=24, decoder=40, head=20, latent=8)
 TINY = Recipe(
@@ -273,6 +274,22 @@ def test_a_run_can_begin_from_a_model(corpus: Path, run: Path, tmp_path: Path):
         train.train(corpus, TINY, tmp_path / "wider", {"latent": "9"}, start=run / "best")
     with pytest.raises(SeqvaeError, match="is no model"):
         train.train(corpus, TINY, tmp_path / "none", start=tmp_path)
+
+
+def test_sections_begin_from_a_model_of_theirs_alone(corpus: Path, run: Path, tmp_path: Path):
+    """What spells and decodes one section goes into the model of two under a conductor."""
+    prepare(corpus.parent / "music", tmp_path / "longer", codec=LONGER, workers=0, valid=0.15, test=0.15)
+    told = replace(SIZE, latent=12, conductor=16, section=SIZE.latent)
+    recipe = replace(TINY, size=told, learning_rate=1e-9, steps=2)
+    begun = load_model(run / "best").model.state_dict()
+    best = load_model(train.train(tmp_path / "longer", recipe, tmp_path / "run", start=run / "best")).model
+    found = {name.removeprefix("section."): value for name, value in best.state_dict().items()}
+    for name, value in begun.items():
+        torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-3)
+    with pytest.raises(
+        SeqvaeError, match="a corpus in sections, and no other, takes a recipe with a conductor"
+    ):
+        train.train(tmp_path / "longer", TINY, tmp_path / "none")
 
 
 def test_an_occupied_folder_is_left_alone(corpus: Path, run: Path, tmp_path: Path):

@@ -32,9 +32,7 @@ class GridCodec(BarsCodec):
         super().__init__(bars, bar_ticks)
         self.step = step  # ticks
         if step not in STEPS:
-            raise SeqvaeError(
-                f"a step is {' or '.join(map(str, STEPS))} ticks, so that any bar is whole, not {step}"
-            )
+            raise SeqvaeError(f"a step is 1 or 3 ticks, so that any bar is whole, not {step}")
         self.longest = bars * bar_ticks // step + 1
         self.streams: tuple[Stream, ...] = (Stream("event", "category", END + 1),)
 

@@ -34,9 +34,7 @@ class NotesCodec(BarsCodec):
         self.sections, rest = divmod(bars, self.section)
         self.longest = self.sections * (self.end + 1)
         if rest or self.end > LARGEST:
-            raise SeqvaeError(
-                f"no notes codec spells {bars} bars of {bar_ticks} ticks in sections of {section}"
-            )
+            raise SeqvaeError(f"no notes codec spells {bars} bars of {bar_ticks} ticks by {section}")
         self.streams: tuple[Stream, ...] = (
             Stream("onset", "increasing", self.end + 1),
             Stream("pitch", "ordinal", HIGHEST - LOWEST + 1),
