@@ -1,0 +1,95 @@
+"""How like real tunes a model's samples are, what lies between two of them, and the n-gram model to beat.
+
+    python benchmarks/melodies.py MODEL CORPUS [--split test] [--seed 0] [--samples 1000] [--temperature 1]
+
+The n-gram model: nats a window of the split, in sixteenths with END, of the best smoothing and spelling of
+keys for 6 symbols, and of the best order too; chosen on the valid split, learnt of all training windows. A
+model's -log p of the same windows (`seqvae evaluate --importance 500`, one of the `melody` codec at beta 1)
+is to be below.
+
+Samples: the overlapping area of Yang & Lerch's features with one half of the split's tunes, as a share of
+what the other half has: 0.9 at least is the aim for pitch classes, note lengths, intervals and range. And how
+much of earlier bars returns, for models of many bars: to be within a tenth of the corpus's.
+
+Paths: between 64 pairs of the split's windows in one metre, 9 steps, slerp, greedy: the n-gram nats of the
+midpoint over those of the ends, at most 1.1; Spearman's correlation of t with the edit distance in events
+from the first end, 0.9 at least.
+"""
+
+import argparse
+import itertools
+
+import numpy as np
+import torch
+
+from seqvae.checkpoint import load_model
+from seqvae.codecs.grid import END
+from seqvae.corpus import Corpus
+from seqvae.decoding import Sampling
+from seqvae.engine import find_model
+from seqvae.evaluation import between, chosen, held, posteriors, sample_windows
+from seqvae.listening import KEYS, Style, halves, learnt, nll, travel
+from seqvae.metrics import ngram, styles
+
+WANTED = ("pitch_classes", "note_lengths", "pitch_interval", "pitch_range")
+ORDERS = range(3, 10)
+SPELLINGS = {"keys as they are": None, "in twelve keys": KEYS}
+
+
+def to_beat(corpus: Corpus, split: str) -> None:
+    train, valid, final = (learnt(corpus, name, 2**62) for name in ("train", "valid", split))
+
+    def fit(order: int, smoothing: str, spelling: str) -> ngram.NGram:
+        return ngram.fit(train, END + 1, order, smoothing, SPELLINGS[spelling])
+
+    tried = {}
+    for kind in itertools.product((6,), ngram.SMOOTHINGS, SPELLINGS):
+        tried[kind] = fit(*kind).nll(valid).mean()
+        print(f"order {', '.join(map(str, kind))}: valid {tried[kind]:.2f}")
+    best = min(tried, key=tried.__getitem__)
+    for order in ORDERS:
+        tried[order, *best[1:]] = fit(order, *best[1:]).nll(valid).mean()
+        print(f"order {order}, {', '.join(best[1:])}: valid {tried[order, *best[1:]]:.2f}")
+    last = np.cumsum([len(one) for one in final]) - 1
+    for kind in dict.fromkeys((best, (6, best[1], "in twelve keys"), min(tried, key=tried.__getitem__))):
+        nats = fit(*kind).nats(final)
+        each, end = nats.sum() / len(final), nats[last].mean()
+        print(f"{split}: order {', '.join(map(str, kind))}: {each:.2f} nats a window, {end:.2f} of them END")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("corpus")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    saved, corpus = load_model(find_model(given.model)), Corpus.open(given.corpus)
+    saved.check_codec(corpus.codec)
+    to_beat(corpus, given.split)
+
+    indices = chosen(corpus, given.split, None)
+    real = held(corpus, given.split, indices)
+    style = Style(real, halves(corpus, given.split, indices, given.seed))
+    print(f"real: {styles.summary(real)}, n-gram {nll(corpus, real):.2f}")
+    how = Sampling(temperature=given.temperature)
+    for name, mixture in {"fitted": saved.mixture, "standard": None}.items():
+        if name == "standard" or mixture is not None:
+            things, _ = sample_windows(saved.model, corpus, mixture, given.samples, given.seed, how)
+            print(f"{name} prior: {styles.summary(things)}, n-gram {nll(corpus, things):.2f}")
+            for feature, found in style.of(things).items():
+                areas = f"area {found['area']:.3f}, of real {style.real[feature].area:.3f}"
+                aim = " (0.9)" if feature in WANTED else ""
+                print(f"  {feature}: {areas}: {found['area_of_real']:.3f}{aim}; KL {found['kl']:.4f}")
+
+    means = posteriors(saved.model, corpus, given.split, indices).mean
+    path = between(saved.model, corpus, given.split, indices, means, given.seed)
+    found = travel(corpus, path)
+    print(f"{len(path[0])} paths: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()
