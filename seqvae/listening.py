@@ -21,13 +21,9 @@ from seqvae.song import Phrase
 
 ORDER = 6  # symbols of the longest gram
 READ = 120_000  # bars of training windows at most that the n-gram model learns
+PITCHES = range(FIRST, END)
 # The events' symbols in twelve keys, (12, END + 1); what leaves the piano above comes in below.
-KEYS = np.array(
-    [
-        [*range(FIRST), *np.roll(range(FIRST, END), -shift), END]
-        for shift in range(SHIFTS[0], SHIFTS[1] + 1)
-    ]
-)  # fmt: skip
+KEYS = np.array([[*range(FIRST), *np.roll(PITCHES, -by), END] for by in range(SHIFTS[0], SHIFTS[1] + 1)])
 
 
 def events(corpus: Corpus, phrases: Sequence[Phrase]) -> list[np.ndarray]:
