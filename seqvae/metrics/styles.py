@@ -3,6 +3,7 @@
 Conventions: features, distances and estimates are those of Yang & Lerch 2020, "On the evaluation of
 generative models in music". Times are in beats, pitches in semitones; histograms and transitions are shares
 of a phrase's notes or of their pairs, so that phrases of any length compare, and zeros where there are none.
+Pitch classes are absolute: the same tunes in other keys are another style.
 """
 
 from collections.abc import Callable, Mapping, Sequence
