@@ -17,6 +17,7 @@ from seqvae.codecs.bars import SHIFTS
 from seqvae.codecs.grid import END, FIRST
 from seqvae.corpus import Corpus
 from seqvae.metrics import ngram, styles, text
+from seqvae.metrics.music import share
 from seqvae.song import Phrase
 
 ORDER = 6  # symbols of the longest gram
@@ -102,11 +103,11 @@ class Style:
         return {name: one._asdict() for name, one in self.real.items()}
 
     def of(self, phrases: Sequence[Phrase]) -> dict[str, dict[str, float]]:
-        """By feature, those of other phrases, and their area as a share of the second half's."""
+        """By feature, those of other phrases, and their area as a share of the second half's, 0 of none."""
         if not self.real or not phrases:
             return {}
         found = styles.likeness(styles.features(phrases), self.reference)
         return {
-            name: one._asdict() | {"area_of_real": one.area / self.real[name].area}
+            name: one._asdict() | {"area_of_real": share(one.area, self.real[name].area)}
             for name, one in found.items()
         }

@@ -99,6 +99,8 @@ def test_piles_are_compared_with_one_half(windows: list[Phrase]):
     drone = [Phrase((Note(0.0, 8.0, 60),), one.metre, one.bars) for one in windows]
     assert style.of(drone)["note_count"]["area_of_real"] < 0.3
     assert style.of([]) == {}
+    strange = listening.Style([windows[0], windows[0], drone[0]], np.arange(3) < 2)  # halves that never meet
+    assert strange.of(drone)["note_count"]["area_of_real"] == 0
     for few in (windows[:1], windows[:2]):
         small = listening.Style(few, np.arange(len(few)) == 0)
         assert small.of_real() == small.of(windows) == {}
