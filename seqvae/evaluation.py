@@ -8,6 +8,7 @@ the CPU, in float32.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqvae import files, gallery
+from seqvae import files, gallery, listening
 from seqvae.checkpoint import Saved, load_model, store
 from seqvae.codecs import Codec
 from seqvae.corpus import Corpus, collate
@@ -28,13 +29,13 @@ from seqvae.harvest import digest
 from seqvae.image import ImageVAE, Model
 from seqvae.importance import importance_nll
 from seqvae.latent import Mixture, divergences, minibatch_mi, slerp
-from seqvae.metrics import music, pictures, text
+from seqvae.metrics import music, pictures, styles, text
 from seqvae.objective import Elbo, Posterior
 from seqvae.song import Phrase, SeqvaeError, assemble
 
 BATCH = 256
 COUNTED = 10_000  # training texts that tell which words are common
-PATHS, STEPS = 64, 9  # interpolations a language model reads, and their steps
+PATHS, STEPS = 64, 9  # interpolations that are read, and their steps
 
 
 def pick(count: int, limit: int | None, seed: int = 0) -> np.ndarray:
@@ -116,6 +117,11 @@ def compare_melodies(corpus: Corpus, pairs: list[tuple[Phrase, Phrase]]) -> dict
     }
 
 
+def describe_melodies(phrases: Sequence[Phrase]) -> dict[str, float]:
+    """Leaps, rests, key, density and range; consistency of scale and groove, and the numbers of the style."""
+    return music.summary(phrases) | styles.summary(phrases)
+
+
 def compare_texts(corpus: Corpus, pairs: list[tuple[str, str]]) -> dict[str, float]:
     """BLEU, exact texts and the recall of words that are not among the commonest of the training texts."""
     return text.compared(pairs, common_words(corpus))
@@ -152,7 +158,7 @@ def write_pictures(name: str, groups: Sequence[Sequence[np.ndarray]], folder: Pa
 
 
 JUDGES = {
-    "melody": Judge(compare_melodies, music.summary, write_melodies),
+    "melody": Judge(compare_melodies, describe_melodies, write_melodies),
     "text": Judge(compare_texts, text.summary, write_texts),
     "image": Judge(compare_pictures, pictures.summary, write_pictures),
 }
@@ -166,10 +172,14 @@ def reconstruction(
     posterior: Posterior,
     originals: Sequence[Any],
 ) -> dict[str, float]:
-    """Greedy decoding from the posterior mean, compared with the originals, the chosen windows as things."""
-    told = conditions_of(corpus, split, indices)
-    estimates = decoded(free_running(model), corpus.codec, posterior.mean, told)
+    """The `rebuilt` from the posterior mean, compared with the originals, the chosen windows as things."""
+    estimates = rebuilt(model, corpus, split, indices, posterior.mean)
     return JUDGES[corpus.codec.kind].compare(corpus, list(zip(originals, estimates, strict=True)))
+
+
+def rebuilt(model: Model, corpus: Corpus, split: str, indices: np.ndarray, means: Tensor) -> list[Any]:
+    """The chosen windows, greedily decoded from their posterior means (N, Z)."""
+    return decoded(free_running(model), corpus.codec, means, conditions_of(corpus, split, indices))
 
 
 def sample_windows(
@@ -298,21 +308,43 @@ def language_nll(language: Saved, things: Sequence[Any]) -> float:
     return total / max(symbols, 1)
 
 
-def between(
-    model: Model, corpus: Corpus, split: str, indices: np.ndarray, means: Tensor, language: Saved
-) -> list[float]:
-    """The `language_nll` of every step of interpolations between chosen windows, drawn in pairs.
+def pairs(told: Tensor, count: int, seed: int = 0) -> tuple[list[int], list[int]]:
+    """The first and the second places of at most ``count`` random pairs of rows that are told the same."""
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    found = 0
+    for place in torch.randperm(len(told), generator=torch.Generator().manual_seed(seed)).tolist():
+        group = groups[tuple(told[place].tolist())]
+        group.append(place)
+        found += len(group) % 2 == 0
+        if found == count:
+            break
+    first = [place for group in groups.values() for place in group[: len(group) // 2]]
+    last = [place for group in groups.values() for place in group[len(group) // 2 : len(group) // 2 * 2]]
+    return first, last
 
-    The first and last are of reconstructions. means (N, Z) are the windows' posterior means; a path is in the
-    conditions of its first window.
+
+def between(
+    model: Model, corpus: Corpus, split: str, indices: np.ndarray, means: Tensor, seed: int = 0
+) -> list[list[Any]]:
+    """The STEPS steps of interpolations (slerp, greedy), each of all paths, between chosen windows in pairs.
+
+    Paths join windows told the same, melodies in one metre; their ends are the windows' reconstructions.
+    means (N, Z) are the posterior means.
     """
-    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))[: 2 * PATHS]
-    first, last = order[: len(order) // 2], order[len(order) // 2 : len(order) // 2 * 2]
-    told, stepper, found = conditions_of(corpus, split, indices)[first], free_running(model), []
-    for step in range(STEPS):
-        z = slerp(means[first], means[last], step / (STEPS - 1))
-        found.append(language_nll(language, decoded(stepper, corpus.codec, z, told)))
-    return found
+    told, stepper = conditions_of(corpus, split, indices), free_running(model)
+    first, last = pairs(told, PATHS, seed)
+    path = (slerp(means[first], means[last], step / (STEPS - 1)) for step in range(STEPS))
+    return [decoded(stepper, corpus.codec, z, told[first]) for z in path]
+
+
+def readings(corpus: Corpus, things: Sequence[Any], language: Saved | None) -> dict[str, float]:
+    """How likely a pile is to a language model, if there is one, and melodies to their n-gram model."""
+    figures = {}
+    if language is not None:
+        figures["forward_perplexity"] = math.exp(language_nll(language, things))
+    if corpus.codec.kind == "melody":
+        figures["ngram_nll"] = listening.nll(corpus, things)
+    return figures
 
 
 @torch.inference_mode()
@@ -331,8 +363,9 @@ def assess(
 
     With importance samples also the importance-weighted nll, which takes that many passes of the decoder.
     With a language model of the same codec also its perplexity of the windows and of samples (forward: Zhao
-    et al. 2018, section 5) and its nats a symbol at the steps of interpolations. Raises `SeqvaeError` for a
-    split without windows, or one that is none.
+    et al. 2018, section 5) and its nats a symbol at the steps of interpolations. Of melodies the nats of an
+    n-gram model of the training windows likewise, and how like one half of the split's tunes in style the
+    other and the samples are. Raises `SeqvaeError` for a split without windows, or one that is none.
     """
     model = saved.model
     indices = chosen(corpus, split, limit, seed)
@@ -343,21 +376,29 @@ def assess(
     figures |= bounds(model, corpus, split, indices, posterior, seed)
     if importance:
         figures |= tightened(model, corpus, split, indices, importance, seed)
-    originals, summary = held(corpus, split, indices), JUDGES[corpus.codec.kind].summary
-    figures |= reconstruction(model, corpus, split, indices, posterior, originals)
-    figures["corpus"] = summary(originals)
-    if language is not None:
-        figures["corpus"]["forward_perplexity"] = math.exp(language_nll(language, originals))
-        path = between(model, corpus, split, indices, posterior.mean, language)
-        figures["interpolations"] = {f"language_nll_{step}": nats for step, nats in enumerate(path)}
+    originals, judge, style = held(corpus, split, indices), JUDGES[corpus.codec.kind], None
+    estimates = rebuilt(model, corpus, split, indices, posterior.mean)
+    figures |= judge.compare(corpus, list(zip(originals, estimates, strict=True)))
+    figures["corpus"] = judge.summary(originals) | readings(corpus, originals, language)
+    if corpus.codec.kind == "melody":
+        style = listening.Style(originals, listening.halves(corpus, split, indices, seed))
+        figures["corpus"]["style"] = style.of_real()
+        figures["reconstructions"] = {"ngram_nll": listening.nll(corpus, estimates)}
+    if style or language:
+        path = between(model, corpus, split, indices, posterior.mean)
+        figures["interpolations"] = listening.travel(corpus, path) if style else {}
+        if language:
+            nats = (language_nll(language, things) for things in path)
+            figures["interpolations"] |= {f"language_nll_{step}": each for step, each in enumerate(nats)}
     priors: dict[str, Mixture | None] = {"standard": None}
     if saved.mixture is not None:
         priors = {"fitted": saved.mixture, **priors}
     for name, mixture in priors.items():
         things, _ = sample_windows(model, corpus, mixture, samples, seed, Sampling())
-        figures[f"samples_{name}"] = summary(things) | novelty(corpus, things)
-        if language is not None:
-            figures[f"samples_{name}"]["forward_perplexity"] = math.exp(language_nll(language, things))
+        figures[f"samples_{name}"] = judge.summary(things) | novelty(corpus, things)
+        figures[f"samples_{name}"] |= readings(corpus, things, language)
+        if style:
+            figures[f"samples_{name}"]["style"] = style.of(things)
     return figures
 
 

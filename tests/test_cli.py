@@ -347,19 +347,26 @@ def test_train_passes_everything_on(tmp_path: Path, model: Path, monkeypatch: py
 def test_evaluate(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from seqvae import evaluation
 
-    figures = {"split": "valid", "windows": 7, "nll": 1.23456789, "corpus": {"range_semitones": 9.0}}
+    style = {"pitch_range": {"area": 0.98, "kl": 0.012345}}
+    samples = {"range_semitones": 10.0, "new": 0.5, "style": {"pitch_range": {"area": 0.9, "kl": 0.1}}}
+    figures = {
+        "split": "valid", "windows": 7, "nll": 1.23456789, "interpolations": {"spearman": 0.25},
+        "corpus": {"range_semitones": 9.0, "style": style}, "samples_standard": samples,
+    }  # fmt: skip
     calls: list[tuple[object, ...]] = []
 
     def fake(*given: object) -> dict[str, Any]:
         calls.append(given)
-        return figures
+        return dict(figures)
 
     monkeypatch.setattr(evaluation, "evaluate", fake)
     options = [model, tmp_path, "--split", "valid", "--limit", 7]
     assert json.loads(done("evaluate", *options, "--json")) == figures
     assert [line.split() for line in done("evaluate", *options).splitlines()] == [
         ["figure", "value"], ["split", "valid"], ["windows", "7"], ["nll", "1.235"],
-        ["corpus.range_semitones", "9"],
+        ["interpolations.spearman", "0.25"], [],
+        ["figure", "corpus", "samples_standard"], ["range_semitones", "9", "10"],
+        ["style.pitch_range.area", "0.98", "0.9"], ["style.pitch_range.kl", "0.01235", "0.1"], ["new", "0.5"],
     ]  # fmt: skip
     done("evaluate", model, tmp_path, "--importance", 50)
     done("evaluate", model, tmp_path, "--language-model", model)

@@ -12,14 +12,16 @@ import pytest
 import torch
 from test_train import TINY, make_corpus
 
-from seqvae import evaluation, files
+from seqvae import evaluation, files, listening
 from seqvae.checkpoint import Saved, load_model, save_model
 from seqvae.codecs import Encoded, NotesCodec
+from seqvae.codecs.grid import END
 from seqvae.codecs.text import Spelling
 from seqvae.corpus import Corpus, collate, prepare
 from seqvae.decoding import GREEDY, Sampling, Stepper
 from seqvae.importance import importance_nll
 from seqvae.latent import Mixture
+from seqvae.metrics import styles
 from seqvae.model import SequenceVAE, Size
 from seqvae.objective import Elbo, Posterior
 from seqvae.prior import fit_mixture
@@ -53,7 +55,8 @@ def saved(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Saved:
 
 def test_every_figure_is_there_and_plain(corpus: Corpus, saved: Saved):
     figures = evaluation.assess(saved, corpus, "test", samples=50)
-    assert set(figures) == {"split", "windows", "seed", "corpus", "samples_standard"} | BOUNDS | NOTES
+    piles = {"corpus", "reconstructions", "interpolations", "samples_standard"}
+    assert set(figures) == {"split", "windows", "seed"} | piles | BOUNDS | NOTES
     assert figures["windows"] == len(corpus.split("test")) and figures["split"] == "test"
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert NOVELTY < set(figures["samples_standard"])
@@ -251,6 +254,40 @@ def test_windows_of_one_note_are_evaluated(saved: Saved, corpus: Corpus, monkeyp
     assert json.dumps(figures, allow_nan=False)
 
 
+def test_melodies_are_read_by_an_ngram_model_and_in_their_style(corpus: Corpus, saved: Saved):
+    figures = evaluation.assess(saved, corpus, "test", samples=60)
+    real, made = figures["corpus"], figures["samples_standard"]
+    model, windows = listening.reader(corpus), evaluation.held(corpus, "test", np.arange(figures["windows"]))
+    spelt = listening.events(corpus, windows)
+    assert real["ngram_nll"] == pytest.approx(model.nll(spelt).mean())
+    assert 0 < real["ngram_nll"] < np.mean([len(one) for one in spelt]) * math.log(END + 1)
+    assert figures["reconstructions"]["ngram_nll"] > 0 and made["ngram_nll"] > 0
+    path = figures["interpolations"]
+    ends = (path["ngram_nll_0"] + path["ngram_nll_8"]) / 2
+    assert path["midpoint_of_ends"] == pytest.approx(path["ngram_nll_4"] / ends)
+    assert len([name for name in path if name.startswith("ngram_nll_")]) == 9 and -1 <= path["spearman"] <= 1
+    assert set(real["style"]) == set(made["style"]) == set(styles.FEATURES)
+    for name, found in made["style"].items():
+        assert 0 <= found["area"] <= 1 and found["kl"] >= 0
+        assert found["area_of_real"] == pytest.approx(found["area"] / real["style"][name]["area"])
+    # Samples of another prior leave the corpus behind where real windows of other tunes do not.
+    far = Mixture(torch.full((1, 8), 9.0), torch.full((1, 8), 0.1), torch.zeros(1, 2))
+    lost = evaluation.assess(Saved(saved.model, saved.codec, {}, far), corpus, "test", samples=60)
+    assert lost["corpus"] == real
+    assert lost["samples_fitted"]["style"]["pitch_range"]["area"] < made["style"]["pitch_range"]["area"]
+
+
+def test_paths_join_windows_told_the_same():
+    told = torch.tensor([[6, 3], [4, 2], [6, 3], [2, 2], [4, 2], [6, 3], [6, 3], [4, 2]])
+    for count, expected in ((9, 3), (2, 2), (1, 1)):
+        first, last = evaluation.pairs(told, count)
+        assert len(first) == len(last) == expected
+        assert torch.equal(told[first], told[last]) and len({*first, *last}) == 2 * len(first)
+    assert evaluation.pairs(told, 9) == evaluation.pairs(told, 9) != evaluation.pairs(told, 9, seed=1)
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(0)).tolist()
+    assert evaluation.pairs(torch.zeros(5, 0), 64) == (order[:2], order[2:4])
+
+
 def test_posteriors_hold_no_graph(corpus: Corpus, model: SequenceVAE):
     posterior: Posterior = evaluation.posteriors(model, corpus, "test", np.arange(4))
     assert not posterior.mean.requires_grad and posterior.mean.dtype == torch.float32
@@ -369,7 +406,8 @@ def test_the_ends_of_a_path_are_the_reconstructions(texts: Corpus, speaker: Path
     saved, judge = load_model(speaker / "best"), load_model(language)
     indices = np.arange(6)
     means = evaluation.posteriors(saved.model, texts, "test", indices).mean
-    path = evaluation.between(saved.model, texts, "test", indices, means, judge)
+    steps = evaluation.between(saved.model, texts, "test", indices, means)
+    path = [evaluation.language_nll(judge, step) for step in steps]
     rebuilt = evaluation.decoded(
         Stepper(saved.model), texts.codec, means, evaluation.conditions_of(texts, "test", indices)
     )

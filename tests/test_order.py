@@ -18,7 +18,8 @@ ORDER = (
     *("sources", "harvest", "attributes"),
     *("likelihood", "divergence", "objective", "latent", "prior"),
     *("networks", "model", "image", "decoding", "importance"),
-    *("recipes", "corpus", "checkpoint", "metrics", "render", "gallery", "evaluation", "engine"),
+    *("recipes", "corpus", "checkpoint", "metrics", "render", "gallery", "listening"),
+    *("evaluation", "engine"),
     *("melodies", "sentences", "images", "pipeline", "train"),
     *("service", "client", "cli", "__main__"),
 )
@@ -40,6 +41,7 @@ TORCHLESS = {
     "metrics",
     "render",
     "gallery",
+    "listening",
 }  # music, which knows no torch
 HOMES = {  # where a library may be imported at all
     **dict.fromkeys(("click", "rich"), {"cli"}),

@@ -13,6 +13,7 @@ import click
 from seqvae.cli.console import Progress, table
 
 FIGURES = ("nll", "kl", "mi", "active_units", "weight", "perplexity", "onset_pitch_f1", "bleu")
+PILES = ("corpus", "samples")  # whose figures stand side by side
 
 
 @click.command()
@@ -96,7 +97,11 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(figures, indent=1))
     else:
+        piles = {name: dict(flat(figures.pop(name))) for name in list(figures) if name.startswith(PILES)}
         table(("figure", "value"), flat(figures))
+        click.echo()
+        rows = dict.fromkeys(row for pile in piles.values() for row in pile)
+        table(("figure", *piles), [(row, *(pile.get(row, "") for pile in piles.values())) for row in rows])
 
 
 @click.command()

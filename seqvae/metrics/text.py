@@ -142,15 +142,19 @@ def summary(texts: Sequence[str]) -> dict[str, float]:
     }
 
 
-def edit_distance(a: str, b: str) -> int:
-    """The fewest words to insert, delete or replace that turn a into b (Levenshtein 1966)."""
-    ours, theirs = a.split(), b.split()
-    row = list(range(len(theirs) + 1))  # from none of ours to each beginning of theirs
-    for i, word in enumerate(ours, 1):
+def levenshtein(a: Sequence[object], b: Sequence[object]) -> int:
+    """The fewest members to insert, delete or replace that turn a into b (Levenshtein 1966)."""
+    row = list(range(len(b) + 1))  # from none of a to each beginning of b
+    for i, one in enumerate(a, 1):
         diagonal, row[0] = row[0], i
-        for j, other in enumerate(theirs, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+        for j, other in enumerate(b, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (one != other))
     return row[-1]
+
+
+def edit_distance(a: str, b: str) -> int:
+    """The fewest words to insert, delete or replace that turn a into b."""
+    return levenshtein(a.split(), b.split())
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
