@@ -274,15 +274,13 @@ def test_a_line_of_any_length_is_one_sentence(tmp_path: Path) -> None:
 
 def test_options_of_the_other_kind_are_refused(songs: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(lines(99))
-    for option in (["--bars", 2], ["--essen"]):
+    for option in (["--bars", 2], ["--section", 2], ["--essen"]):
         refused(run("prepare", tmp_path / "a.txt", "-o", tmp_path / "out", *option), "is text", option[0])
-    others = [
-        ["--codec", "words"],
-        ["--vocabulary", 9],
-        ["--algorithm", "bpe"],
-        ["--longest", 9],
-        ["--split", "lines"],
-    ]
+    spelt = run("prepare", songs, "-o", tmp_path / "out", "--codec", "words")
+    refused(spelt, "is music, which is spelt as notes or melody, not words")
+    grid = run("prepare", songs, "-o", tmp_path / "out", "--codec", "melody", "--bars", 4, "--section", 2)
+    refused(grid, "sections are of the codec notes")
+    others = [["--vocabulary", 9], ["--algorithm", "bpe"], ["--longest", 9], ["--split", "lines"]]
     for option in (*others, ["--column", "a"], ["--valid", "a"], ["--test", "a"]):
         refused(run("prepare", songs, "-o", tmp_path / "out", *option), "is music", option[0])
     for option in (["--codec", "notes"], ["--vocabulary", 1], ["--vocabulary", 32000], ["--longest", 1001]):
