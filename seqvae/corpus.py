@@ -483,6 +483,8 @@ class Corpus:
             cells = np.arange(lengths.max())
             steps = data.steps.take(starts[:, None] + cells, axis=0, mode="clip").astype(np.int64)
             steps[cells >= lengths[:, None]] = 0  # (B, T, K)
+            told = data.conditions[plan[place]].astype(np.int64)
             if augment:
-                steps = self.codec.augment(steps, lengths, np.random.default_rng([seed, epoch, place]))
-            yield Batch(steps, lengths, data.conditions[plan[place]].astype(np.int64))
+                rng = np.random.default_rng([seed, epoch, place])
+                steps, told = self.codec.augment(steps, lengths, told, rng)
+            yield Batch(steps, lengths, told)

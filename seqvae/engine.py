@@ -152,7 +152,9 @@ class Engine:
         if mixture is not None:  # the exemplars' posteriors
             at = torch.linspace(0, len(mixture.means) - 1, min(count, len(mixture.means))).long()
             spread = 2 * mixture.scales[at].clamp(min=1e-6).log()
-            return Atlas(Posterior(mixture.means[at], spread), mixture.conditions[at].numpy())
+            told = self._untold().repeat(len(at), 0)
+            told[:, : mixture.conditions.shape[1]] = mixture.conditions[at]
+            return Atlas(Posterior(mixture.means[at], spread), told)
         draw = np.random.Generator(np.random.Philox(key=stream(0, DRAWN)))
         noise = torch.from_numpy(draw.standard_normal((count, self.saved.model.size.latent), np.float32))
         z = self.saved.model.from_prior(torch.from_numpy(draw.random(count)), noise)
@@ -191,14 +193,15 @@ class Engine:
     def _drawn(self, n: int, conditions: np.ndarray, seed: int, prior: str) -> Tensor:
         """z (n, W, Z) of n things of W windows told conditions (W, C), each by the seed and its row.
 
-        Where the condition stays as it was, a window's z follows from the one before it: components of the
-        mixture are preferred that are likelier after it than anywhere.
+        Where the ruling conditions stay as they were, a window's z follows from the one before it: components
+        of the mixture are preferred that are likelier after it than anywhere.
         """
         require(prior in PRIORS, f"a prior is {' or '.join(PRIORS)}, not {prior}")
         saved = self.saved if prior == "fitted" else replace(self.saved, mixture=None, succession=None)
         key, size, count, found = stream(seed, DRAWN), saved.model.size.latent, len(conditions), []
         told = torch.from_numpy(conditions)
-        same = (conditions[1:] == conditions[:-1]).all(1)
+        ruling = conditions[:, : self.codec.ruling]
+        same = (ruling[1:] == ruling[:-1]).all(1)
         for first in range(0, n, MOST_ROWS):
             rows = max(min(MOST_ROWS, n - first), FEWEST_ROWS)
             draws = [np.random.Generator(np.random.Philox(key=(key, first + row))) for row in range(rows)]

@@ -79,20 +79,23 @@ def minibatch_mi(posterior: Posterior, noise: Tensor, size: int = 32) -> float:
 
 
 class Mixture(NamedTuple):
-    """Gaussians of equal weight, each for the rows told its conditions; all serve the rows that fit none."""
+    """Gaussians of equal weight, each for the rows told its conditions; all serve the rows that fit none.
+
+    Where rows are told more than components go by, it is their first conditions that are compared.
+    """
 
     means: Tensor  # (C, Z)
     scales: Tensor  # (C, Z) standard deviations
-    conditions: Tensor  # (C, n) what the decoder is told; n may be 0
+    conditions: Tensor  # (C, n) the first of what the decoder is told; n may be 0
 
     def sample(
         self, uniform: Tensor, noise: Tensor, conditions: Tensor, preference: Tensor | None = None
     ) -> Tensor:
-        """uniform (N,) in [0, 1), noise (N, Z), conditions (N, n) -> z (N, Z), each row by its own alone.
+        """uniform (N,) in [0, 1), noise (N, Z), conditions (N, n or more) -> z (N, Z), each row by its own.
 
         preference (N, C) are log weights of the components, even if not given.
         """
-        fits = (conditions[:, None] == self.conditions).all(-1)  # (N, C)
+        fits = (conditions[:, None, : self.conditions.shape[1]] == self.conditions).all(-1)  # (N, C)
         fits = fits | ~fits.any(1, keepdim=True)
         weights = fits.double()
         if preference is not None:

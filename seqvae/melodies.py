@@ -3,7 +3,7 @@
 Conventions: a song's melody is cut into windows of the model's number of bars, from its first bar line on;
 each has one z, so W windows are z (W, Z). Windows without notes never reach the model and stay silent.
 Wherever a song is asked for, a `Song`, the path of a file or a PrettyMIDI will do. Song i of a seed is the
-same whatever n is.
+same whatever n is. Where a model is told chords, those of a song are found in its other parts.
 What a method changes or leaves out stands in Song.notices; what a user can get wrong is a `SeqvaeError`.
 """
 
@@ -24,6 +24,7 @@ from seqvae.checkpoint import Saved
 from seqvae.codecs.bars import HIGHEST, LONGEST, LOWEST, BarsCodec
 from seqvae.decoding import GREEDY, Sampling
 from seqvae.engine import Engine, Places, along, require, require_variation, sampling
+from seqvae.harmony import HALVES, block_chords, key_of, parse_chords
 from seqvae.latent import bilinear, slerp
 from seqvae.song import (
     SLACK,
@@ -40,7 +41,6 @@ from seqvae.song import (
     melody,
     seconds,
     transpose,
-    windows,
 )
 
 FITS = ("loop", "stretch")
@@ -104,7 +104,7 @@ class Melodies(Engine):
             return song
         song = load(song)
         index, part = melody(song, track)
-        found = windows(song, part, self.codec.bars)
+        found = self.codec.windows(song, index, part)
         filled = [i for i, window in enumerate(found) if window.phrase.notes]
         means = torch.zeros(len(found), self.saved.model.size.latent)
         means[filled] = self._means([found[i].phrase for i in filled]) if filled else means
@@ -118,13 +118,13 @@ class Melodies(Engine):
     ) -> list[Phrase]:
         """z (N, Z) -> N phrases in one metre."""
         metre = Metre.parse(metre) if isinstance(metre, str) else metre
-        return self._decode(z, [metre] * len(z), how, seed)
+        return self._decode(z, [Phrase((), metre, self.codec.bars)] * len(z), how, seed)
 
     @torch.inference_mode()
     def sample(
         self, n: int = 1, *, bars: int = 4, metre: str | Metre = "4/4", key: str | Key | None = None,
-        tempo: float = 120.0, program: int = 0, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-        seed: int = 0, prior: str = "fitted",
+        chords: str | Sequence[Key | None] | None = None, tempo: float = 120.0, program: int = 0,
+        temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0, prior: str = "fitted",
     ) -> list[Song]:  # fmt: skip
         """n new melodies of so many bars, at a tempo in quarter notes a minute.
 
@@ -132,6 +132,10 @@ class Melodies(Engine):
         window in that metre, each later one from the fitted succession; a model without them, or
         prior="standard", draws from N(0, I) and for a later one goes half way (slerp) to a fresh draw. With a
         key, a melody is moved the nearest way to that tonic; major or minor is the model's choice.
+
+        With chords, as `parse_chords` reads them or one a half bar, over and over, the model is told them and
+        their key, nothing is moved, and they are a second part, "chords". Raises `SeqvaeError` for chords
+        where the model was trained without.
         """
         metre = Metre.parse(metre) if isinstance(metre, str) else metre
         key = Key.parse(key) if isinstance(key, str) else key
@@ -141,14 +145,32 @@ class Melodies(Engine):
         require(fine, f"a tempo lies in {SLOWEST:g} to {FASTEST:g} quarters a minute, not {tempo:g}")
         require(0 <= program <= 127, f"a General MIDI programme is a number from 0 to 127, not {program}")
         count = ceil(bars / self.codec.bars)
-        z = self._prior(n, [metre] * count, seed, prior)  # (n, count, Z)
-        phrases = self._decode(z.flatten(0, 1), [metre] * (n * count), how, seed)
-        notices = self._unheard([metre])
+        frames = self._frames(count, metre, key, chords)
+        z = self._prior(n, frames, seed, prior)  # (n, count, Z)
+        phrases = self._decode(z.flatten(0, 1), frames * n, how, seed)
+        notices, beats = self._unheard([metre]), bars * metre.beats
         songs = []
         for start in range(0, n * count, count):
             song = assemble(phrases[start : start + count], tempo=tempo, program=program)
-            songs.append(in_key(trimmed(song, bars * metre.beats), key, notices))
+            song = in_key(trimmed(song, beats), key if chords is None else None, notices)
+            if chords is not None:
+                heard = trimmed(replace(song, parts=(block_chords(frames),)), beats).parts
+                song = replace(song, parts=song.parts + heard, key=frames[0].key or song.key)
+            songs.append(song)
         return songs
+
+    def _frames(
+        self, count: int, metre: Metre, key: Key | None, chords: str | Sequence[Key | None] | None
+    ) -> list[Phrase]:
+        """So many windows without notes, told the key and the chords over and over where the model is."""
+        frame = Phrase((), metre, self.codec.bars, key=key)
+        if chords is None:
+            return [frame] * count
+        require(bool(self.codec.chords), "this model is told no chords; train one on a corpus with --chords")
+        told, each = parse_chords(chords) if isinstance(chords, str) else tuple(chords), HALVES * frame.bars
+        require(bool(told), "a progression has at least one chord")
+        frame, told = replace(frame, key=key or key_of(told)), told * -(-count * each // len(told))
+        return [replace(frame, chords=told[i * each : (i + 1) * each]) for i in range(count)]
 
     @torch.inference_mode()
     def reconstruct(self, song: Source, track: str | int | None = None) -> Song:
@@ -172,7 +194,7 @@ class Melodies(Engine):
         """
         require_variation(amount, n)
         how, encoding = sampling(temperature, top_k, top_p), self.encode(song, track)
-        goals = self._prior(n, [window.phrase.metre for window in encoding.windows], seed, "fitted")
+        goals = self._prior(n, [window.phrase for window in encoding.windows], seed, "fitted")
         return self._rendered(encoding, slerp(encoding.means.expand_as(goals), goals, amount), how, seed)
 
     @torch.inference_mode()
@@ -186,8 +208,9 @@ class Melodies(Engine):
         The ends are reconstruct(a) and reconstruct(b). Between them step s stands at t = s / (steps - 1):
         window by window, and so bar by bar, z is slerp(a's, b's, t). The shorter song is looped, or stretched
         so that each of its windows serves several of the longer's. A bar can have one metre: t < 0.5 has a's
-        and the rest b's, and likewise the programme; the tempo moves geometrically. Where one song is silent
-        the other's z holds. The journey has window w of W at t = w / (W - 1), and two windows at least.
+        and the rest b's, and likewise the programme and the chords told; the tempo moves geometrically. Where
+        one song is silent the other's z holds. The journey has window w of W at t = w / (W - 1), and two
+        windows at least.
         """
         shares = along(steps)
         require(fit in FITS, f"songs of two lengths are made to fit by {' or '.join(FITS)}, not {fit}")
@@ -251,7 +274,7 @@ class Melodies(Engine):
                     live.append(len(phrases) - 1)
                     z.append(found)
         if live:
-            decoded = self._decode(torch.stack(z), [phrases[i].metre for i in live], how, seed)
+            decoded = self._decode(torch.stack(z), [phrases[i] for i in live], how, seed)
             for i, phrase in zip(live, decoded, strict=True):
                 phrases[i] = phrase
         songs = []
@@ -265,7 +288,8 @@ class Melodies(Engine):
         return songs
 
     def _untold(self) -> np.ndarray:
-        return self._told([Metre.parse(next(iter(self.config.get("metres", ())), "4/4"))])
+        metre = Metre.parse(next(iter(self.config.get("metres", ())), "4/4"))
+        return self._told([Phrase((), metre, self.codec.bars)])
 
     def _unheard(self, metres: Sequence[Metre]) -> tuple[str, ...]:
         """A notice for each metre that the training corpus, where the model says, did not hold."""
@@ -273,25 +297,25 @@ class Melodies(Engine):
         heard = self.config.get("metres", names)
         return tuple(f"the model was trained on no music in {name}" for name in names if name not in heard)
 
-    def _decode(self, z: Tensor, metres: Sequence[Metre], how: Sampling, seed: int) -> list[Phrase]:
-        """N phrases, each in its metre, of z (N, Z)."""
-        return self.decoded(z, self._told(metres), how, seed)
+    def _decode(self, z: Tensor, frames: Sequence[Phrase], how: Sampling, seed: int) -> list[Phrase]:
+        """N phrases, each in its frame's metre and harmony, of z (N, Z)."""
+        return self.decoded(z, self._told(frames), how, seed)
 
-    def _prior(self, n: int, metres: Sequence[Metre], seed: int, prior: str) -> Tensor:
-        """z (n, W, Z) of n songs of W windows in these metres."""
-        return self._drawn(n, self._told(metres), seed, prior)
+    def _prior(self, n: int, frames: Sequence[Phrase], seed: int, prior: str) -> Tensor:
+        """z (n, W, Z) of n songs of W windows in these frames."""
+        return self._drawn(n, self._told(frames), seed, prior)
 
-    def _told(self, metres: Sequence[Metre]) -> np.ndarray:
-        """(N, 2) the metres as the decoder is told them."""
+    def _told(self, frames: Sequence[Phrase]) -> np.ndarray:
+        """(N, C) the frames, phrases whose notes do not matter, as the decoder is told them."""
         none = np.empty((0, len(self.codec.conditions)), np.int16)
-        return np.stack([self.codec.condition(metre) for metre in metres]) if metres else none
+        return np.stack([self.codec.condition(frame) for frame in frames]) if frames else none
 
     def _rendered(self, encoding: Encoding, z: Tensor, how: Sampling, seed: int) -> list[Song]:
         """The encoded song for each row of z (n, W, Z), with the melody that the row means in its place."""
         song, track, found = encoding.song, encoding.track, encoding.windows
         filled = [i for i, window in enumerate(found) if window.phrase.notes]
-        metres = [found[i].phrase.metre for i in filled] * len(z)
-        decoded = iter(self._decode(z[:, filled].flatten(0, 1), metres, how, seed))
+        frames = [found[i].phrase for i in filled] * len(z)
+        decoded = iter(self._decode(z[:, filled].flatten(0, 1), frames, how, seed))
         songs = []
         for _ in range(len(z)):
             phrases = [next(decoded) if w.phrase.notes else w.phrase for w in found]
@@ -315,7 +339,7 @@ class Melodies(Engine):
                 live.append(i)
                 z.append(slerp(known[0], known[-1], cell.t) if len(known) == 2 else known[0])
         if live:
-            decoded = self._decode(torch.stack(z), [phrases[i].metre for i in live], how, seed)
+            decoded = self._decode(torch.stack(z), [phrases[i] for i in live], how, seed)
             for i, phrase in zip(live, decoded, strict=True):
                 phrases[i] = phrase
         return phrases

@@ -172,11 +172,17 @@ class Song:
 
 @dataclass(frozen=True)
 class Phrase:
-    """A few bars of one metre, which a codec spells; onsets count from its start and are not negative."""
+    """A few bars of one metre, which a codec spells; onsets count from its start and are not negative.
+
+    `chords` are the triads of its half bars, 2 x bars of them, each a `Key` or None where none sounds; () and
+    no key where nobody says.
+    """
 
     notes: tuple[Note, ...]
     metre: Metre
     bars: int
+    chords: tuple[Key | None, ...] = ()
+    key: Key | None = None
 
     @property
     def beats(self) -> float:

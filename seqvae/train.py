@@ -401,6 +401,7 @@ class Run:
         if row["kl_minus_mi"] > HOLES and not model.size.learns_prior:
             known = evaluation.chosen(self.corpus, "train", LOOKED_AT)
             told = evaluation.conditions_of(self.corpus, "train", known)
+            told = told[:, : self.corpus.codec.ruling]
             mixture = fit_mixture(evaluation.posteriors(model, self.corpus, "train", known), told)
         places = np.linspace(0, len(self.looked) - 1, min(len(self.looked), 8)).astype(int)
         folder = self.out / "samples" / f"step-{self.step:06d}"
@@ -455,7 +456,7 @@ def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
         found = found._replace(kl=sampled_kl(z[few], some, prior).mean().item())
     elif needs_fit(found):
         told = evaluation.conditions_of(corpus, "train", indices)
-        saved.mixture = fit_mixture(posterior, told, seed=seed)
+        saved.mixture = fit_mixture(posterior, told[:, : corpus.codec.ruling], seed=seed)
     gap = {"windows": len(few), "kl": found.kl, "mi": found.mi, "kl_minus_mi": found.kl - found.mi}
     saved.config["prior"] = gap
 

@@ -24,6 +24,7 @@ from seqvae.cli import main
 from seqvae.cli.console import Progress, table
 from seqvae.cli.melodies import gm_program
 from seqvae.codecs import NotesCodec
+from seqvae.corpus import Corpus
 from seqvae.latent import Mixture
 from seqvae.model import Size
 from seqvae.song import Metre, Note, Part, SeqvaeError, Song, melody
@@ -401,6 +402,33 @@ def test_help_and_version() -> None:
     assert re.fullmatch(r"seqvae, version \d+\.\d+\.\d+\n", done("--version"))
     for command in main.commands:
         assert "Options:" in done(command, "--help")
+
+
+def test_chords_from_files_to_a_song(songs: Path, tmp_path: Path) -> None:
+    """A corpus told chords, a model of its codec, melodies over a progression."""
+    said = done("prepare", songs, "--chords", "-o", tmp_path / "corpus", "--workers", 0)
+    assert "3 tunes" in said
+    codec = Corpus.open(tmp_path / "corpus").codec
+    assert codec.config() == NotesCodec(chords=2).config()
+    torch.manual_seed(0)
+    save_model(tmp_path / "model", Saved(build_model(codec, SMALL), codec))
+    about = ["-m", tmp_path / "model", "-n", 2, "--bars", 3, "-o", tmp_path / "out"]
+    done("generate", *about, "--chords", "C | G Am")
+    song = files.read(tmp_path / "out" / "melody-02.mid")
+    chords = next(part for part in song.parts if part.name == "chords")
+    assert [note.pitch for note in chords.notes if note.onset == 4] == [43, 47, 50]
+    assert song.key is not None and song.key.tonic == 0
+    done("reconstruct", songs / "a.mid", "-m", tmp_path / "model", "-o", tmp_path / "out")
+    done("interpolate", *[songs / f"{name}.mid" for name in "ab"], *about[:2], *about[-2:])
+
+
+def test_chords_that_mean_nothing_are_refused(model: Path, songs: Path, tmp_path: Path) -> None:
+    about = ["-m", model, "-o", tmp_path / "out", "--chords"]
+    refused(run("generate", *about, "C G"), "this model is told no chords")
+    for option in (["--codec", "melody"], ["--section", 1], ["--like", model]):
+        result = run("prepare", songs, "--chords", *option, "-o", tmp_path / "out")
+        assert result.exit_code == 2 and "chords" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # What does not

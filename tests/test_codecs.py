@@ -27,8 +27,9 @@ from seqvae.codecs import (
     WordsCodec,
     build_codec,
 )
-from seqvae.codecs.bars import DENOMINATORS, HIGHEST, LONGEST, LOWEST
-from seqvae.song import TICKS, Metre, Note, Phrase, SeqvaeError, Song, assemble, transpose
+from seqvae.codecs.bars import DENOMINATORS, HIGHEST, LONGEST, LOWEST, UNTOLD
+from seqvae.harmony import SYMBOLS, chord_of, parse_chords
+from seqvae.song import TICKS, Key, Metre, Note, Part, Phrase, SeqvaeError, Song, assemble, transpose
 
 DATA = Path(__file__).parent.parent / "data"
 METRES = [Metre(n, d) for n in range(1, 65) for d in DENOMINATORS]
@@ -51,7 +52,10 @@ def phrases_of(draw: st.DrawFn, codec: NotesCodec) -> Phrase:
     onset = halves | st.floats(0, beats * 1.1)
     duration = st.integers(0, 500).map(lambda tick: tick / TICKS) | st.floats(0, 40)
     note = st.builds(Note, onset, duration, st.integers(0, 127), st.integers(0, 127))
-    return Phrase(tuple(draw(st.lists(note, max_size=24))), metre, codec.bars)
+    notes = tuple(draw(st.lists(note, max_size=24)))
+    chord, count = st.integers(0, SYMBOLS - 1).map(chord_of), codec.bars * codec.chords
+    chords = st.just(()) | st.lists(chord, min_size=count, max_size=count).map(tuple)
+    return Phrase(notes, metre, codec.bars, draw(chords), draw(chord))
 
 
 def songs() -> Iterator[Song]:
@@ -120,7 +124,10 @@ class Case(NamedTuple):
 
 CASES = {
     "notes": Case(
-        [NotesCodec(), NotesCodec(4, section=2), NotesCodec(1, 48), NotesCodec(3, TICKS), NotesCodec(4)],
+        [
+            *(NotesCodec(), NotesCodec(chords=2), NotesCodec(4, section=2)),
+            *(NotesCodec(1, 48), NotesCodec(3, TICKS), NotesCodec(4)),
+        ],
         phrases_of, songs, hear, 500, True, suffix=".mid",
     ),
     "melody": Case(
@@ -397,6 +404,38 @@ def test_windows_of_other_lengths_and_odd_codecs_are_refused(codec: NotesCodec) 
         list(codec.pieces("X:1"))
 
 
+def test_harmony_is_told_where_the_codec_spells_it(codec: NotesCodec) -> None:
+    told = NotesCodec(chords=2)
+    phrase = Phrase((Note(0.0, 1.0, 64, 72),), Metre(4, 4), 2, parse_chords("C | G Am"), Key.parse("C"))
+    assert told.encode(phrase).condition.tolist() == [4, 2, 1, 1, 8, 22, 1]
+    assert [stream.name for stream in told.conditions[2:]] == [*(f"chord-{i}" for i in (1, 2, 3, 4)), "key"]
+    assert told.snap(phrase) == phrase and codec.snap(phrase) == replace(phrase, chords=(), key=None)
+    bare = replace(phrase, chords=(None,) * 4)
+    assert told.snap(bare) == replace(bare, chords=())  # no chord anywhere is none told
+    assert told.decode(np.zeros((0, 4)), np.array([4, 2, 0, 25, -1, 24, 13])) == Phrase(
+        (), Metre(4, 4), 2, (None, None, None, Key.parse("Bm")), Key.parse("Cm")
+    )
+    assert "chords" not in codec.config() and told.config()["chords"] == 2
+    for few in (1, 3, 8):
+        with pytest.raises(SeqvaeError, match=f"2 bars have 4 chords, not {few}"):
+            told.encode(replace(phrase, chords=phrase.chords[:1] * few))
+    for wrong in ({"chords": 1}, {"chords": 3}, {"bars": 4, "section": 2, "chords": 2}):
+        with pytest.raises(SeqvaeError, match="chords"):
+            NotesCodec(**wrong)
+
+
+def test_pieces_of_a_song_have_its_chords(codec: NotesCodec) -> None:
+    line, chord = tuple(Note(float(i), 1.0, 72 + i % 5) for i in range(12)), parse_chords("C | G Am | F")
+    under = tuple(Note(2.0 * i, 2.0, 43 + (c.tonic - 43) % 12 + up) for i, c in enumerate(chord) if c
+                  for up in (0, 4 - (c.mode == "minor"), 7))  # fmt: skip
+    song = Song((Part(under, "chords"), Part(line, "melody")), key=Key.parse("C"))
+    (_, one), (_, other) = NotesCodec(chords=2).pieces(song)
+    assert (one.chords, other.chords) == (chord[:4], chord[2:]) and one.key == song.key
+    assert [replace(piece, chords=(), key=None) for piece in (one, other)] == [
+        p for _, p in codec.pieces(song)
+    ]
+
+
 def test_moved_counts_the_onsets_off_the_grid(codec: NotesCodec) -> None:
     def moved(*ticks: float) -> int:
         return codec.moved(Phrase(tuple(Note(tick / TICKS, 1, 60) for tick in ticks), Metre(4, 4), 2))
@@ -426,19 +465,46 @@ def test_augmenting_only_transposes_within_the_piano(
 ) -> None:
     phrases = [*phrases, Phrase((), Metre(4, 4), 2)]
     steps, lengths = grid(codec, phrases, low, high)
-    before, shifts = steps.copy(), set()
+    before, shifts, conditions = steps.copy(), set(), np.zeros((len(steps), 2), np.int64)
     for seed in range(20):
-        found = codec.augment(steps, lengths, np.random.default_rng(seed))
-        assert (steps == before).all()  # not in place
+        found, told = codec.augment(steps, lengths, conditions, np.random.default_rng(seed))
+        assert (steps == before).all() and told is conditions  # not in place
         assert (found[..., [0, 2, 3]] == steps[..., [0, 2, 3]]).all()
         assert (found[..., 1] >= 0).all() and (found[..., 1] <= HIGHEST - LOWEST).all()
         for row, old, length in zip(found, steps, lengths, strict=True):
             assert (row[length - 1 :] == old[length - 1 :]).all()  # END and padding
             shifts.update(moves := {int(shift) for shift in (row - old)[: length - 1, 1]})
             assert len(moves) == (1 if length > 1 else 0)
-        assert (codec.augment(steps, lengths, np.random.default_rng(seed)) == found).all()
+        assert (codec.augment(steps, lengths, conditions, np.random.default_rng(seed))[0] == found).all()
     # 480 draws of 12 shifts, unless the piano ends: one is missing at odds of 12 x (11/12)^480, 1e-17.
     assert shifts == set(range(-6, 6)) if (low, high) == (30, 60) else shifts <= set(range(-6, 6))
+
+
+def test_augmenting_takes_the_harmony_along(phrases: list[Phrase]) -> None:
+    told, song = NotesCodec(chords=2), parse_chords("C | G Am")
+    rows = [told.encode(replace(phrase, chords=song, key=Key(0, "major"))) for phrase in phrases] * 60
+    steps, lengths = grid(told, phrases, 30, 60)
+    steps, lengths, conditions = (
+        np.tile(steps, (60, 1, 1)),
+        np.tile(lengths, 60),
+        np.stack([r[1] for r in rows]),
+    )
+    found, heard = told.augment(steps, lengths, conditions, np.random.default_rng(0))
+    assert (conditions[:, 2:] == [1, 1, 8, 22, 1]).all() and (heard[:, :2] == conditions[:, :2]).all()
+    for row, old, now in zip(found, steps, heard, strict=True):
+        shift = int((row - old)[0, 1])
+        chords = (
+            [0] * 4 if not now[2:6].any() else [1 + (c + shift) % 12 + 12 * (c == 9) for c in (0, 0, 7, 9)]
+        )
+        assert now[2:].tolist() == [*chords, 1 + shift % 12] or not now[2:].any()
+    chordless, keyless = (heard[:, 2:6] == 0).all(1), heard[:, 6] == 0
+    assert not (keyless & ~chordless).any()
+    for share, expected in ((chordless.mean(), UNTOLD), (keyless.mean(), UNTOLD / 2)):
+        assert abs(share - expected) < 0.05  # of 1440 rows: six standard errors
+    own = [
+        told.fingerprint(rows[0].steps, told_so) for told_so in (conditions[0], heard[0], heard[0] * 0 + 4)
+    ]
+    assert own[0] == own[1] != own[2]  # whatever the harmony, not the metre
 
 
 def test_fingerprints_forget_key_articulation_and_loudness_alone(
@@ -564,7 +630,9 @@ def test_pixels_are_spelt_row_by_row() -> None:
     assert steps[:2].tolist() == [[0, 1, 2], [3, 4, 5]] and steps[9].tolist() == image[1, 0].tolist()
     assert [stream.name for stream in codec.streams] == ["red", "green", "blue"]
     assert codec.moved(image) == 0
-    assert same(codec.augment(steps[None], np.array([72]), np.random.default_rng(0))[0], steps)
+    batch = steps[None], np.array([72]), condition[None]
+    found = codec.augment(*batch, np.random.default_rng(0))
+    assert same(found[0], batch[0]) and same(found[1], batch[2])
     turned = codec.encode(image.transpose(1, 0, 2)[:8].repeat(2, 1)[:, :9])
     assert codec.fingerprint(*turned) != codec.fingerprint(steps, condition) == image.tobytes()
 

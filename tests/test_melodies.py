@@ -15,12 +15,26 @@ from seqvae.checkpoint import Saved, build_model, save_model
 from seqvae.codecs import NotesCodec
 from seqvae.corpus import collate
 from seqvae.engine import find_model
+from seqvae.harmony import parse_chords
 from seqvae.latent import Mixture, Succession
 from seqvae.likelihood import sequence_nll
 from seqvae.melodies import Melodies, Morph, cells, pace
 from seqvae.model import Size
 from seqvae.pipeline import Pipeline
-from seqvae.song import Key, Metre, Note, Part, SeqvaeError, Song, bars, find_key, melody, seconds, windows
+from seqvae.song import (
+    Key,
+    Metre,
+    Note,
+    Part,
+    Phrase,
+    SeqvaeError,
+    Song,
+    bars,
+    find_key,
+    melody,
+    seconds,
+    windows,
+)
 
 SMALL = Size(embedding=(24, 24, 16, 4), condition=8, encoder=48, decoder=96, head=48, latent=16)
 FOUR, SIX = Metre(4, 4), Metre(6, 8)
@@ -88,7 +102,7 @@ def learned() -> Saved:
     model.eval().requires_grad_(False)
     z = model.encode(steps, lengths, conditions).mean
     size = SMALL.latent
-    sixes = (conditions == torch.from_numpy(codec.condition(SIX))).all(1)
+    sixes = (conditions == torch.from_numpy(codec.condition(Phrase((), SIX, 2)))).all(1)
     chosen = [0, 1, int(sixes.int().argmax())]  # two windows in 4/4 and one in 6/8
     mixture = Mixture(z[chosen], torch.full((3, size), 0.5), conditions[chosen].float())
     eye = torch.eye(size)
@@ -156,7 +170,7 @@ def test_songs_past_a_batch_are_the_same_too(plain: Melodies) -> None:
     assert len({song.parts[0].notes for song in many}) > 200
 
 
-COMMON = [Metre(4, 4)] * 3
+COMMON = [Phrase((), Metre(4, 4), 2)] * 3
 
 
 def test_the_fitted_prior_is_drawn_from(pipeline: Melodies, plain: Melodies) -> None:
@@ -164,7 +178,7 @@ def test_the_fitted_prior_is_drawn_from(pipeline: Melodies, plain: Melodies) -> 
     assert mixture is not None and succession is not None
     # Two exemplars are in 4/4 and one in 6/8; in 3/4, where there is none, all serve.
     for metre, served in ((Metre(3, 4), [0, 1, 2]), (SIX, [2]), (FOUR, [0, 1])):
-        z = pipeline._prior(4000, [metre] * 2, 0, "fitted")
+        z = pipeline._prior(4000, [Phrase((), metre, 2)] * 2, 0, "fitted")
         # Standard errors: 0.5 / sqrt(4000), of which 0.1 is twelve, and of which component is drawn.
         spread = mixture.means[served].std(0, unbiased=False) / 4000**0.5
         assert ((z[:, 0].mean(0) - mixture.means[served].mean(0)).abs() < 0.1 + 6 * spread).all()
@@ -179,6 +193,93 @@ def test_the_fitted_prior_is_drawn_from(pipeline: Melodies, plain: Melodies) -> 
         norms = one.square().sum(-1).mean(0)
         assert (norms - 16).abs().max() < 0.6
         assert torch.nn.functional.cosine_similarity(one[:, 0], one[:, 1], dim=-1).mean() > 0.6
+
+
+@pytest.fixture(scope="module")
+def harmonic(learned: Saved) -> Melodies:
+    """An untrained model that is told chords, with exemplars by metre."""
+    torch.manual_seed(2)
+    codec = NotesCodec(chords=2)
+    model = build_model(codec, SMALL).eval().requires_grad_(False)
+    return Melodies(Saved(model, codec, {}, learned.mixture, learned.succession))
+
+
+@pytest.fixture
+def told(harmonic: Melodies, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """What the model is told while a test runs, a row a window."""
+    rows: list[list[int]] = []
+
+    def watched(z: torch.Tensor, conditions: np.ndarray, *rest: object) -> list[Phrase]:
+        rows.extend(conditions.tolist())
+        return Melodies.decoded(harmonic, z, conditions, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(harmonic, "decoded", watched)
+    return rows
+
+
+C, G, AM, F, KEY_C = 1, 8, 22, 6, 1  # as the decoder is told them
+
+
+def test_a_progression_is_told_bar_by_bar_and_over_again(harmonic: Melodies, told: list[list[int]]) -> None:
+    songs = harmonic.sample(2, bars=5, chords="C | G Am | F", seed=1)
+    rows = [[4, 2, C, C, G, AM, KEY_C], [4, 2, F, F, C, C, KEY_C], [4, 2, G, AM, F, F, KEY_C]]
+    assert told == rows * 2
+    for song in songs:
+        assert [part.name for part in song.parts] == ["", "chords"] and song.key == Key(0, "major")
+        heard = song.parts[1].notes
+        assert sorted({note.onset for note in heard}) == [0, 4, 6, 8, 12, 16, 18] and song.beats <= 20
+    assert songs == harmonic.sample(2, bars=5, chords=parse_chords("C | G Am | F"), seed=1)
+    harmonic.sample(1, bars=2, chords="C", key="F", metre="6/8")
+    assert told[-1] == [6, 3, C, C, C, C, 6]  # a key that is given counts
+    (silent,) = harmonic.sample(1, bars=2, chords="N.C.", seed=1)
+    assert told[-1] == [4, 2, 0, 0, 0, 0, 0] and not silent.parts[1].notes
+    assert not silent.parts[0].notes or silent.key == find_key(silent.parts[0].notes)
+
+
+def test_without_chords_a_key_is_told_alone(harmonic: Melodies, told: list[list[int]]) -> None:
+    (song,) = harmonic.sample(1, bars=2, key="F", seed=3)
+    assert told == [[4, 2, 0, 0, 0, 0, 6]] and len(song.parts) == 1
+    (free,) = harmonic.sample(1, bars=2, seed=3)
+    assert told[1] == [4, 2, 0, 0, 0, 0, 0] and len(free.parts) == 1
+
+
+def test_chords_are_refused_where_none_are_told(pipeline: Melodies, harmonic: Melodies) -> None:
+    with pytest.raises(SeqvaeError, match="this model is told no chords"):
+        pipeline.sample(1, chords="C G")
+    with pytest.raises(SeqvaeError, match='"H" is not a chord'):
+        harmonic.sample(1, chords="C H")
+    for nothing in ("", ()):
+        with pytest.raises(SeqvaeError, match="no chords|at least one chord"):
+            harmonic.sample(1, chords=nothing)
+
+
+def test_a_song_is_told_its_own_harmony(harmonic: Melodies, told: list[list[int]]) -> None:
+    under = tuple(
+        Note(8.0 * i, 8.0, p) for i, root in enumerate((50, 55)) for p in (root, root + 4, root + 7)
+    )
+    song = replace(joy, parts=(Part(under, "chords"), joy.parts[1]))
+    own = [[4, 2, *[3] * 4, 3], [4, 2, *[8] * 4, 3], *[[4, 2, 0, 0, 0, 0, 3]] * 2]  # D, G, and nothing
+    harmonic.reconstruct(song)
+    assert told == own
+    harmonic.vary(song, n=2)
+    assert told[4:] == own * 2
+    del told[:]
+    harmonic.interpolate(song, jig, 3)
+    # Half way and from there on the jig leads, which has no chords; its key is not written.
+    assert {tuple(row) for row in told} == {*map(tuple, own), (6, 3, 0, 0, 0, 0, 8)}
+    del told[:]
+    harmonic.reconstruct(jig)
+    assert told == [[6, 3, 0, 0, 0, 0, 8]] * 2
+
+
+def test_exemplars_are_of_the_metre_whatever_the_chords(harmonic: Melodies) -> None:
+    mixture = harmonic.saved.mixture
+    assert mixture is not None
+    frames = [Phrase((), SIX, 2, parse_chords(text)) for text in ("C G", "F F")]
+    z = harmonic._prior(64, frames, 0, "fitted")
+    assert ((z - mixture.means[2]) / mixture.scales[2]).abs().max() < 6  # the only one in 6/8
+    plain = harmonic._prior(64, [replace(frame, chords=()) for frame in frames], 0, "fitted")
+    assert torch.equal(z, plain)  # and what follows depends on the metre alone
 
 
 @pytest.mark.parametrize("key", ["D", "Bbm", "F# major", "C"])
@@ -492,8 +593,10 @@ def test_a_square_of_songs(pipeline: Melodies, plain: Melodies) -> None:
         pipeline.blend(corners[:3], [(0.0, 0.0)])
 
 
-def test_measures_are_learnt_of_what_the_atlas_decodes_to(pipeline: Melodies, plain: Melodies) -> None:
-    for model in (pipeline, plain):
+def test_measures_are_learnt_of_what_the_atlas_decodes_to(
+    pipeline: Melodies, plain: Melodies, harmonic: Melodies
+) -> None:
+    for model in (pipeline, plain, harmonic):
         (z, spread), conditions = model.atlas(64)
         assert len(z) == len(spread) == len(conditions) <= 64 and torch.equal(model.atlas(64)[0].mean, z)
         found = model.measured(64)

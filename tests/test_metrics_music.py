@@ -1,9 +1,11 @@
 """Known numbers of the musical metrics: every expected value was worked out by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from seqvae.harmony import parse_chords
 from seqvae.metrics import music
 from seqvae.song import TICKS, Key, Metre, Note, Phrase
 
@@ -53,6 +55,16 @@ def test_f1_of_silence():
     assert music.onset_pitch_f1(phrase(), phrase()) == 1
     assert music.onset_pitch_f1(REFERENCE, phrase()) == music.onset_pitch_f1(phrase(), REFERENCE) == 0
     assert music.onset_pitch_overlap(phrase(), phrase()).precision == 0
+
+
+def test_chord_tones_are_those_of_the_chord_that_sounds():
+    chords = parse_chords("C | - Am")
+    notes = ((0, 1, 64), (1, 1, 65), (2, 1, 79), (3.99, 1, 60), (6, 1, 60), (7, 9, 62))  # C C C - Am Am
+    told = replace(phrase(*notes, bars=2), chords=chords)
+    assert music.in_chord(told) == (3, 5)
+    assert music.chord_share([told, replace(told, chords=()), replace(told, notes=())]) == 3 / 5
+    assert music.in_chord(replace(told, metre=Metre(6, 4))) == (3, 4)  # whose half bar lasts three beats
+    assert music.chord_share([]) == 0
 
 
 def test_micro_f1_weighs_notes_not_windows():

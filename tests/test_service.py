@@ -160,6 +160,8 @@ def test_steps_are_streamed_and_make_the_answer(client: Client) -> None:
     assert isinstance(song, Made) and isinstance(notes[0], Step) and len(notes[0].symbols) == 4
     with pytest.raises(Refused, match="mean something to models of melodies alone"):
         list(client.stream("generate", "sentences", Generate(bars=2)))
+    with pytest.raises(Refused, match="this model is told no chords"):
+        client.generate("melody", Generate(chords="C | G Am"))
 
 
 # ------------------------------------------------------------------------------------ attributes, map

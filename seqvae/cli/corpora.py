@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 FEW_PIECES = 2000  # for a file of some thousand lines that is trained on as it is
 # What --like decides:
-SPELLING = {"bars", "section", "name", "vocabulary", "algorithm", "longest", "size", "mode"}
+SPELLING = {"bars", "section", "chords", "name", "vocabulary", "algorithm", "longest", "size", "mode"}
 SHOWN = 20  # reasons and notices; the folder holds them all
 FILE = click.Path(path_type=Path)
-MUSIC, IMAGES = {"bars", "section", "essen"}, {"size", "mode", "count"}
+MUSIC, IMAGES = {"bars", "section", "chords", "essen"}, {"size", "mode", "count"}
 TEXT = {"vocabulary", "algorithm", "longest", "split", "column", "valid", "test"}
 # What means nothing to a kind:
 OTHERS = {"melody": TEXT | IMAGES, "text": MUSIC | IMAGES, "image": MUSIC | TEXT | {"name"}}
@@ -35,6 +35,10 @@ CHANNELS = {None: 0, "grey": 1, "colour": 3}
 @click.option(
     "--section", type=click.IntRange(1), metavar="N",
     help="Songs: bars a section, for a model with a conductor.  [default: all]",
+)  # fmt: skip
+@click.option(
+    "--chords", is_flag=True,
+    help="Songs: for a model that is told the chords, found in the parts beside the melody, and the key.",
 )  # fmt: skip
 @click.option("--essen", is_flag=True, help="With folk: also Essen, whose terms are non-commercial.")
 @click.option(
@@ -82,7 +86,7 @@ CHANNELS = {None: 0, "grey": 1, "colour": 3}
 )
 @click.pass_context
 def prepare(
-    context: click.Context, source: str, out: Path, bars: int, section: int | None, essen: bool,
+    context: click.Context, source: str, out: Path, bars: int, section: int | None, chords: bool, essen: bool,
     name: str | None, vocabulary: int | None, algorithm: str, longest: int, like: str | None, split: str,
     column: str | None,
     valid: Path | None, test: Path | None, size: int | None, mode: str | None, count: int | None,
@@ -99,6 +103,7 @@ def prepare(
     """
     from seqvae import corpus
     from seqvae.codecs import GridCodec, NotesCodec, Spelling
+    from seqvae.harmony import HALVES
     from seqvae.pictures import Framing
     from seqvae.sources import WORDS, kind
 
@@ -114,11 +119,15 @@ def prepare(
     name = name or fits[0]
     if name not in fits:
         raise click.UsageError(f"{source} is {WORDS[of]}, which is spelt as {' or '.join(fits)}, not {name}")
-    if section and name != "notes":
-        raise click.UsageError("sections are of the codec notes")
+    if (section or chords) and name != "notes":
+        raise click.UsageError(f"{'sections' if section else 'chords'} are of the codec notes")
     codec: Any
     if of == "melody":
-        codec = GridCodec(bars) if name == "melody" else NotesCodec(bars, section=section or 0)
+        codec = (
+            GridCodec(bars)
+            if name == "melody"
+            else NotesCodec(bars, section=section or 0, chords=HALVES * chords)
+        )
     elif of == "text":
         codec = Spelling(name, vocabulary or 0, longest, algorithm)
     else:

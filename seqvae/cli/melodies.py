@@ -32,8 +32,8 @@ class Forms(NamedTuple):
 
 
 def generate(
-    model: str, count: int, bars: int, metre: str, key: str | None, tempo: float, program: str,
-    temperature: float, top_k: int, top_p: float, seed: int, prior: str,
+    model: str, count: int, bars: int, metre: str, key: str | None, chords: str | None, tempo: float,
+    program: str, temperature: float, top_k: int, top_p: float, seed: int, prior: str,
     out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
     out = out or HERE
@@ -41,7 +41,7 @@ def generate(
         number = gm_program(program)
         pipeline = opened(model)
         songs = pipeline.sample(
-            count, bars=bars, metre=metre, key=key, tempo=tempo, program=number,
+            count, bars=bars, metre=metre, key=key, chords=chords, tempo=tempo, program=number,
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, prior=prior,
         )  # fmt: skip
         named = dict(zip(numbered("melody-", count), songs, strict=True))

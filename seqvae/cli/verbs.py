@@ -117,6 +117,11 @@ generate = verb(
         click.Option(["--metre"], default="4/4", show_default=True, help="Songs: such as 6/8."),
         click.Option(["--key"], help="Songs: such as D, Bb or F#m.  [default: the model's choice]"),
         click.Option(
+            ["--chords"],
+            help='Songs, by a model that is told chords: one a bar, "C G Am F", or one or two between bar '
+            'lines, "C | G Am | F"; over and over. They sound too.',
+        ),
+        click.Option(
             ["--tempo"], type=float, default=120.0, show_default=True, help="Songs: quarter notes a minute."
         ),
         click.Option(

@@ -1,4 +1,5 @@
-"""What the codecs of melodies share: windows of bars on the grid, whose metre the decoder is told."""
+"""What the codecs of melodies share: windows of bars on the grid, whose metre the decoder is told, and
+perhaps the chords and the key."""
 
 from __future__ import annotations
 
@@ -6,66 +7,89 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from seqvae import harmony
 from seqvae.codecs.base import Codec, Stream
-from seqvae.song import TICKS, Metre, Phrase, SeqvaeError, Song, melody, windows
+from seqvae.song import TICKS, Metre, Part, Phrase, SeqvaeError, Song, Window, melody, windows
 
 LOWEST, HIGHEST = 21, 108  # the piano's range
 LONGEST = 16 * TICKS  # ticks: four bars of 4/4
 DENOMINATORS = (1, 2, 4, 8, 16, 32, 64)
 LARGEST = 32767  # of a symbol, an int16
 SHIFTS = (-6, 5)  # semitones: every key once
+UNTOLD = 0.1  # of rows to train on: told no chords, and half of these no key, so that it can do without
 
 
 class BarsCodec(Codec[Phrase]):
     """Base of codecs of a `Phrase` of ``bars`` bars, each at most ``bar_ticks`` ticks long (72: 12/8, 3/2).
 
-    Raises `SeqvaeError` for windows without a bar or a quarter.
+    With ``chords`` 2 the decoder is told two a bar, and the key; with 0 none. Raises `SeqvaeError` for
+    windows without a bar or a quarter, and for other numbers of chords.
     """
 
-    kind, state = "melody", b""
+    kind, state, ruling = "melody", b"", 2
 
-    def __init__(self, bars: int, bar_ticks: int) -> None:
-        self.bars, self.bar_ticks = bars, bar_ticks
+    def __init__(self, bars: int, bar_ticks: int, chords: int = 0) -> None:
+        self.bars, self.bar_ticks, self.chords = bars, bar_ticks, chords
         if bars < 1 or not TICKS <= bar_ticks <= 64 * TICKS:
             raise SeqvaeError(f"no {self.name} codec spells windows of {bars} bars of {bar_ticks} ticks")
+        if chords not in (0, harmony.HALVES):
+            raise SeqvaeError(f"a {self.name} codec is told 0 or {harmony.HALVES} chords a bar, not {chords}")
+        told = [f"chord-{i}" for i in range(1, bars * chords + 1)] + ["key"] * bool(chords)
         self.conditions: tuple[Stream, ...] = (
             Stream("numerator", "category", 65),
             Stream("denominator", "category", len(DENOMINATORS)),
+            *(Stream(name, "category", harmony.SYMBOLS) for name in told),
         )
 
     def config(self) -> dict[str, int | str]:
-        return {"name": self.name, "bars": self.bars, "bar_ticks": self.bar_ticks}
+        chords = {"chords": self.chords} if self.chords else {}
+        return {"name": self.name, "bars": self.bars, "bar_ticks": self.bar_ticks, **chords}
 
     def pieces(self, source: object) -> Iterator[tuple[int, Phrase]]:
         """Every window of a song's melody, at every bar, that holds a note: (bar, phrase)."""
         if not isinstance(source, Song):
             raise SeqvaeError(f"the {self.name} codec spells songs, not {type(source).__name__}")
-        _, part = melody(source)
-        for window in windows(source, part, self.bars, hop=1):
+        for window in self.windows(source, *melody(source), hop=1):
             if window.phrase.notes:
                 yield window.bar, window.phrase
 
-    def condition(self, metre: Metre) -> np.ndarray:
-        """(2,) the metre as symbols. Raises `SeqvaeError` for no metre, or a bar off the grid or too long."""
+    def windows(self, song: Song, track: int, line: Part, hop: int | None = None) -> list[Window]:
+        """`song.windows` of the melody `line` of a part, with its harmony where the codec spells that."""
+        found = windows(song, line, self.bars, hop)
+        return harmony.harmonised(song, track, found) if self.chords else found
+
+    def condition(self, phrase: Phrase) -> np.ndarray:
+        """(C,) what the decoder is told of a phrase: its metre, and its chords and key.
+
+        Raises `SeqvaeError` for another number of bars or chords, for no metre, or a bar off the grid or too
+        long.
+        """
+        metre, chords = phrase.metre, phrase.chords or (None,) * (self.bars * self.chords)
+        if phrase.bars != self.bars:
+            raise SeqvaeError(f"this model spells windows of {self.bars} bars, not {phrase.bars}")
+        if self.chords and len(chords) != self.bars * self.chords:
+            raise SeqvaeError(f"{self.bars} bars have {self.bars * self.chords} chords, not {len(chords)}")
         if not metre.possible:
             raise SeqvaeError(f"{metre} is not a metre")
         if metre.ticks > self.bar_ticks:
             longest = f"{self.bar_ticks / TICKS:g} quarter notes"
             raise SeqvaeError(f"a bar of {metre} is longer than this model's longest bar, {longest}")
-        return np.array([metre.numerator, DENOMINATORS.index(metre.denominator)], np.int16)
+        told = [*chords, phrase.key] if self.chords else []
+        place = DENOMINATORS.index(metre.denominator)
+        return np.array([metre.numerator, place, *map(harmony.symbol, told)], np.int16)
 
-    def metre(self, condition: np.ndarray) -> Metre:
-        """The metre of symbols (2,); where the codec spells none such, its longest bar of quarters."""
+    def frame(self, condition: np.ndarray) -> Phrase:
+        """The phrase without notes that symbols (C,) tell of; symbols that are no chord tell of none.
+
+        Where the codec spells no such metre it is the longest bar of quarters.
+        """
         metre = Metre(int(condition[0]), DENOMINATORS[int(condition[1]) % len(DENOMINATORS)])
         ticks = metre.beats * TICKS
         fits = metre.possible and ticks <= self.bar_ticks and ticks == int(ticks)
-        return metre if fits else Metre(self.bar_ticks // TICKS, 4)
-
-    def check(self, phrase: Phrase) -> np.ndarray:
-        """What the decoder is told of a phrase. Raises `SeqvaeError` for one of another number of bars."""
-        if phrase.bars != self.bars:
-            raise SeqvaeError(f"this model spells windows of {self.bars} bars, not {phrase.bars}")
-        return self.condition(phrase.metre)
+        metre = metre if fits else Metre(self.bar_ticks // TICKS, 4)
+        told = [harmony.chord_of(int(one)) for one in condition[2 : len(self.conditions)]]
+        chords, key = tuple(told[:-1]), told[-1] if told else None
+        return Phrase((), metre, self.bars, chords if any(chords) else (), key)
 
     def moved(self, phrase: Phrase) -> int:
         """How many onsets snapping moves by more than a hundredth of a tick."""
@@ -89,3 +113,17 @@ class BarsCodec(Codec[Phrase]):
         high = np.where(sounding, pitch, 0).max(1)
         shift = rng.integers(SHIFTS[0], SHIFTS[1], size=len(pitch), endpoint=True)
         return np.asarray(np.clip(shift, -low, highest - high))
+
+    def retold(self, conditions: np.ndarray, shift: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Conditions (B, C) with chords and key transposed as the rows are (B,), a few rows told neither.
+
+        As the labels of classifier-free guidance (Ho & Salimans 2022) are.
+        """
+        if not self.chords:
+            return conditions
+        chance = rng.random(len(conditions))
+        told = conditions.copy()
+        told[:, 2:] = harmony.moved(told[:, 2:], shift[:, None])
+        told[chance < UNTOLD, 2:-1] = 0
+        told[chance < UNTOLD / 2, -1] = 0
+        return told

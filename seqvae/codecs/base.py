@@ -41,6 +41,7 @@ class Codec(Protocol[Raw]):
     longest: int  # steps of a thing at most, END included, or exactly where there is no END
     streams: tuple[Stream, ...]
     conditions: tuple[Stream, ...]
+    ruling: int  # so many first conditions have a z of their own (a metre); under the others any z goes
 
     def config(self) -> dict[str, int | str]:
         """What `build_codec` makes this codec of again, with the state."""
@@ -56,8 +57,11 @@ class Codec(Protocol[Raw]):
 
     def decode(self, steps: np.ndarray, condition: np.ndarray) -> Raw: ...
 
-    def augment(self, steps: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A batch (B, T, K) changed in ways that keep it the same kind of thing (a melody: transposed)."""
+    def augment(
+        self, steps: np.ndarray, lengths: np.ndarray, conditions: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A batch (B, T, K) told conditions (B, C), both changed in ways that keep it the same kind of thing
+        (a melody: transposed)."""
         ...
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:

@@ -6,6 +6,8 @@ metre is the condition.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from seqvae.codecs.bars import HIGHEST, LOWEST, BarsCodec
@@ -45,7 +47,7 @@ class GridCodec(BarsCodec):
 
     def encode(self, raw: Phrase) -> Encoded:
         """Raises `SeqvaeError` when the phrase is of another length in bars or its metre does not fit."""
-        condition = self.check(raw)
+        condition = self.condition(raw)
         count = self.bars * raw.metre.ticks // self.step
         placed = [(min(max(self.snapped(n.onset) // self.step, 0), count - 1), n) for n in raw.notes]
         starts = {at: note for at, note in reversed(placed)}  # of notes on one step the first
@@ -62,8 +64,8 @@ class GridCodec(BarsCodec):
 
     def decode(self, steps: np.ndarray, condition: np.ndarray) -> Phrase:
         """Any integers become a phrase: reading stops at END or with the window; what never began is rest."""
-        metre = self.metre(condition)
-        count = self.bars * metre.ticks // self.step
+        frame = self.frame(condition)
+        count = self.bars * frame.metre.ticks // self.step
         events = np.asarray(steps).reshape(-1)[:count].tolist()
         notes: list[list[int]] = []  # onset, end (steps), pitch
         sounding = False
@@ -77,13 +79,16 @@ class GridCodec(BarsCodec):
             sounding = event >= FIRST or (event == HOLD and sounding)
         beat = TICKS / self.step
         line = (Note(at / beat, (over - at) / beat, pitch, LOUDNESS) for at, over, pitch in notes)
-        return Phrase(tuple(line), metre, self.bars)
+        return replace(frame, notes=tuple(line))
 
-    def augment(self, steps: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def augment(
+        self, steps: np.ndarray, lengths: np.ndarray, conditions: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Each row (B, T, 1) transposed by its own number of semitones, -6 .. 5, as the piano allows."""
         pitched = (steps[..., 0] >= FIRST) & (steps[..., 0] < END)
         shift = self.shifts(steps[..., 0] - FIRST, pitched, HIGHEST - LOWEST, rng)
-        return steps + np.where(pitched, shift[:, None], 0).astype(steps.dtype)[..., None]
+        moved = steps + np.where(pitched, shift[:, None], 0).astype(steps.dtype)[..., None]
+        return moved, self.retold(conditions, shift, rng)
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
         """Onsets, ends, intervals and metre: the same in another key."""

@@ -2,10 +2,12 @@
 
 Time is a grid of 12 ticks a quarter note, which holds sixteenths, triplets and sextuplets exactly. The onset
 counts from the section's start; the duration may run past its end. A section is the whole window, or so many
-bars, and ends with END. The metre is the condition.
+bars, and ends with END. The metre, and perhaps the harmony, is the condition.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,21 +22,23 @@ class NotesCodec(BarsCodec):
     """Spells a `Phrase` note by note, in sections of ``section`` bars, 0: of all.
 
     Onsets and ends are rounded to the nearest tick, velocities to 8 levels; pitches outside the piano are
-    folded by octaves, durations lie in 1 .. 192 ticks; of notes on one tick the first stays. Raises
-    `SeqvaeError` for windows without a bar or a quarter, sections that do not fill one, or that are too long
-    for int16.
+    folded by octaves, durations lie in 1 .. 192 ticks; of notes on one tick the first stays. With ``chords``
+    2 the decoder is told the two chords of each bar and the key. Raises `SeqvaeError` for windows without a
+    bar or a quarter, sections that do not fill one, that are told chords, or that are too long for int16.
     """
 
     name = "notes"
 
-    def __init__(self, bars: int = 2, bar_ticks: int = 72, section: int = 0) -> None:
-        super().__init__(bars, bar_ticks)
+    def __init__(self, bars: int = 2, bar_ticks: int = 72, section: int = 0, chords: int = 0) -> None:
+        super().__init__(bars, bar_ticks, chords)
         self.section = section or bars  # bars
         self.end = self.section * bar_ticks  # END: greater than every onset
         self.sections, rest = divmod(bars, self.section)
         self.longest = self.sections * (self.end + 1)
         if rest or self.end > LARGEST:
             raise SeqvaeError(f"no notes codec spells {bars} bars of {bar_ticks} ticks by {section}")
+        if chords and self.sections > 1:
+            raise SeqvaeError("chords are told to windows that are one section")
         self.streams: tuple[Stream, ...] = (
             Stream("onset", "increasing", self.end + 1),
             Stream("pitch", "ordinal", HIGHEST - LOWEST + 1),
@@ -51,7 +55,7 @@ class NotesCodec(BarsCodec):
 
     def encode(self, raw: Phrase) -> Encoded:
         """Raises `SeqvaeError` when the phrase is of another length in bars or its metre does not fit."""
-        condition = self.check(raw)
+        condition = self.condition(raw)
         length = self.section * raw.metre.ticks  # ticks of a section
         last = self.sections * length - 1
         rows: dict[int, tuple[int, int, int, int]] = {}
@@ -69,8 +73,8 @@ class NotesCodec(BarsCodec):
 
         Overlaps are cut at the next onset: a melody sounds one note at a time.
         """
-        metre = self.metre(condition)
-        length = self.section * metre.ticks
+        frame = self.frame(condition)
+        length = self.section * frame.metre.ticks
         stop, begin = self.sections * length, 0
         kept: list[tuple[int, int, int, int]] = []
         for onset, pitch, ticks, level in np.asarray(steps).reshape(-1, 4).tolist():
@@ -87,20 +91,22 @@ class NotesCodec(BarsCodec):
             Note(onset / TICKS, min(ticks, end - onset) / TICKS, LOWEST + pitch, level * 16 + 8)
             for (onset, pitch, ticks, level), end in zip(kept, ends, strict=True)
         )
-        return Phrase(notes, metre, self.bars)
+        return replace(frame, notes=notes)
 
-    def augment(self, steps: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def augment(
+        self, steps: np.ndarray, lengths: np.ndarray, conditions: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Each row (B, T, 4) transposed by its own number of semitones, -6 .. 5, as the piano allows."""
         real = np.arange(steps.shape[1]) < (lengths - 1)[:, None]  # (B, T) neither the last END nor padding
         real &= steps[..., 0] != self.end
         shift = self.shifts(steps[..., 1], real, HIGHEST - LOWEST, rng)
         out = steps.copy()
         out[..., 1] += np.where(real, shift[:, None], 0).astype(steps.dtype)
-        return out
+        return out, self.retold(conditions, shift, rng)
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
-        """Onsets, intervals and metre: the same in another key, articulation or loudness."""
+        """Onsets, intervals and metre: the same in another key, articulation, loudness or harmony."""
         notes = np.array(steps[:-1, :2], np.int16)
         sounding = notes[:, 0] != self.end
         notes[sounding, 1] -= notes[sounding, 1][:1]
-        return np.asarray(condition, np.int16).tobytes() + notes.tobytes()
+        return np.asarray(condition[: self.ruling], np.int16).tobytes() + notes.tobytes()

@@ -23,7 +23,7 @@ class PixelsCodec:
     Raises `SeqvaeError` for sides, channels and levels that no image has.
     """
 
-    name, kind, state = "pixels", "image", b""
+    name, kind, state, ruling = "pixels", "image", b"", 0
 
     def __init__(self, height: int, width: int, channels: int, levels: int = 256) -> None:
         sides = SMALLEST <= min(height, width) <= max(height, width) <= LARGEST
@@ -76,8 +76,10 @@ class PixelsCodec:
         symbols[: len(found)] = np.clip(found, 0, self.levels - 1)
         return self.values[symbols].reshape(self.frame[:3])
 
-    def augment(self, steps: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return steps
+    def augment(
+        self, steps: np.ndarray, lengths: np.ndarray, conditions: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return steps, conditions
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
         return np.asarray(steps, np.uint8).tobytes()

@@ -41,6 +41,7 @@ class TextCodec:
     name = ""
     kind = "text"
     conditions: tuple[Stream, ...] = ()
+    ruling = 0
 
     def __init__(self, size: int, state: bytes, longest: int) -> None:
         self.state, self.longest, self.end = state, longest, size
@@ -108,8 +109,10 @@ class TextCodec:
                 read.append(symbol)
         return self.text(read)
 
-    def augment(self, steps: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return steps
+    def augment(
+        self, steps: np.ndarray, lengths: np.ndarray, conditions: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return steps, conditions
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
         return np.asarray(steps, np.int16).tobytes()

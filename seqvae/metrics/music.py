@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqvae.song import TICKS, Key, Note, Phrase, find_key
+from seqvae.harmony import HALVES, classes
+from seqvae.song import SLACK, TICKS, Key, Note, Phrase, find_key
 
 OCTAVE = 12  # semitones
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}  # semitones above the tonic
@@ -160,6 +161,26 @@ def key_share(phrases: Iterable[Phrase]) -> float:
     sounding = [phrase for phrase in phrases if phrase.notes]
     hits = sum(in_key(phrase, find_key(phrase.notes)) for phrase in sounding)
     return share(hits, sum(len(phrase.notes) for phrase in sounding))
+
+
+def in_chord(phrase: Phrase) -> tuple[int, int]:
+    """How many notes lie in the triad that sounds where they begin, and how many begin over one at all."""
+    half, hits, over = phrase.metre.beats / HALVES, 0, 0
+    for note in phrase.notes if phrase.chords else ():
+        chord = phrase.chords[min(int((note.onset + SLACK) / half), len(phrase.chords) - 1)]
+        over += chord is not None
+        hits += chord is not None and note.pitch % OCTAVE in classes(chord)
+    return hits, over
+
+
+def chord_share(phrases: Iterable[Phrase]) -> float:
+    """Share of all notes over chords that lie in them.
+
+    Source: the chord tone to non-chord tone ratio (Yeh et al. 2021, "Automatic melody harmonization with
+    triad chords"), whose neighbour notes, counted as chord tones there, are none here.
+    """
+    hits, over = np.sum([(0, 0), *map(in_chord, phrases)], 0)
+    return share(int(hits), int(over))
 
 
 def median(values: Iterable[float]) -> float:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
+from seqvae.harmony import parse_chords
 from seqvae.song import Key, Metre, Note, Part, Song
 
 MOST_THINGS = 64  # that one request makes
@@ -34,8 +35,14 @@ def _key(text: str) -> str:
     return str(Key.parse(text))
 
 
+def _chords(text: str) -> str:
+    parse_chords(text)
+    return text
+
+
 MetreName = Annotated[str, Field(max_length=20), AfterValidator(_metre)]
 KeyName = Annotated[str, Field(max_length=20), AfterValidator(_key)]
+Progression = Annotated[str, Field(max_length=1000), AfterValidator(_chords)]
 Beats = Annotated[float, Field(ge=-1e6, le=1e6)]
 Coordinate = Annotated[float, Field(ge=-1e4, le=1e4)]
 Row = Annotated[list[Coordinate], Field(min_length=1, max_length=4096)]
@@ -166,6 +173,7 @@ class Generate(How):
     bars: Annotated[int, Field(ge=1, le=64)] | None = None  # 4
     metre: MetreName | None = None  # 4/4
     key: KeyName | None = None
+    chords: Progression | None = None  # "C G Am F" or "C | G Am | F", of models that are told chords
     tempo: Annotated[float, Field(ge=4, le=1000)] | None = None  # 120
     program: Annotated[int, Field(ge=0, le=127)] | None = None  # 0
 

@@ -76,7 +76,7 @@ POINTS = 1024  # of a map
 LOADED = 4  # models of trainings that are held in memory, beside the embedded ones
 HELD = 32  # encodings of songs
 LONGEST_SOUND = 600.0  # seconds
-MELODY_ONLY = ("bars", "metre", "key", "tempo", "program")
+MELODY_ONLY = ("bars", "metre", "key", "chords", "tempo", "program")
 Seen = Callable[[int], None]
 WRITERS: dict[str, Callable[[Song, Path], object]] = {
     "mid": files.write,
