@@ -5,8 +5,8 @@
 On the test split, seed 0, temperature 1: the share of notes whose pitch class is in the chord (a triad, of
 the half bar in which they begin) that the window has in its tune. Notes over no chord do not count, all
 others weigh alike; +- is a standard error, windows being drawn. Samples are COPIES of each window's metre,
-chords and key, which is all they have of it. The controls are told less or something else and held against
-the same chords.
+chords and key, which is all they have of it. The controls are told less, or the chords of another window in
+that metre, moved to the own key, and held against the same chords; the latter against what they are told too.
 """
 
 import sys
@@ -47,17 +47,18 @@ def main() -> None:
     for metre in sorted({phrase.metre for phrase in real}):
         same = random.permutation(np.flatnonzero([phrase.metre == metre for phrase in real]))
         other[same] = np.roll(same, 1)
-    strange, ruling = [real[i] for i in other], corpus.codec.ruling
+    untold, strange = told.clone(), told.clone()
+    untold[:, corpus.codec.ruling : -1] = 0
+    strange[:, corpus.codec.ruling : -1] = told[other, corpus.codec.ruling : -1]
+    elsewhere = [corpus.codec.frame(row) for row in strange.numpy()]
     show("real tunes", real, real)
-    show("real tunes, chords of others", real, strange)
+    show("real tunes, in chords of others", real, elsewhere)
 
-    stepper, frames = free_running(saved.model), real * COPIES
+    stepper = free_running(saved.model)
     generator = torch.Generator().manual_seed(0)
-    uniform = torch.rand(len(frames), generator=generator, dtype=torch.float64)
-    noise = torch.randn(len(frames), saved.model.size.latent, generator=generator)
-    untold = told.clone()
-    untold[:, ruling:] = 0
-    ways = {"told the chords": told, "told no chords": untold, "told chords of others": told[other]}
+    uniform = torch.rand(len(real) * COPIES, generator=generator, dtype=torch.float64)
+    noise = torch.randn(len(real) * COPIES, saved.model.size.latent, generator=generator)
+    ways = {"told the chords": told, "told the key alone": untold, "told chords of others": strange}
     for prior in ["fitted"] * (saved.mixture is not None) + ["standard"]:
         for way, rows in ways.items():
             rows = rows.repeat(COPIES, 1)
@@ -66,9 +67,9 @@ def main() -> None:
             else:
                 z = saved.model.from_prior(uniform, noise)
             made = evaluation.decoded(stepper, corpus.codec, z, rows, Sampling(), 0)
-            show(f"samples, {prior} prior, {way}", made, frames)
+            show(f"{prior} prior, {way}", made, real * COPIES)
             if way == "told chords of others":
-                show(f"samples, {prior} prior, {way}, in those", made, strange * COPIES)
+                show(f"{prior} prior, {way}, in those", made, elsewhere * COPIES)
 
 
 if __name__ == "__main__":

@@ -57,10 +57,15 @@ def chord_of(symbol: int) -> Key | None:
     return Key(root, tuple(PROFILES)[mode])
 
 
-def moved(symbols: np.ndarray, semitones: np.ndarray) -> np.ndarray:
-    """Symbols (...) of chords transposed by semitones, which broadcast to them; none stays none."""
+def moved(symbols: np.ndarray, semitones: np.ndarray | int) -> np.ndarray:
+    """Symbols (...) of chords transposed by semitones, as many or one for all; none stays none."""
     mode, root = np.divmod(symbols - 1, 12)
     return np.where(symbols > 0, 1 + 12 * mode + (root + semitones) % 12, symbols)
+
+
+def home(key: Key | None) -> int:
+    """The semitones, -6 .. 5, that bring a key to C major or A minor; 0 for none."""
+    return 0 if key is None else (6 - key.tonic - 3 * (key.mode == "minor")) % 12 - 6
 
 
 def name(chord: Key | None) -> str:

@@ -134,8 +134,9 @@ class Melodies(Engine):
         key, a melody is moved the nearest way to that tonic; major or minor is the model's choice.
 
         With chords, as `parse_chords` reads them or one a half bar, over and over, the model is told them and
-        their key, nothing is moved, and they are a second part, "chords". Raises `SeqvaeError` for chords
-        where the model was trained without.
+        their key, nothing is moved, and they are a second part, "chords". Such a model is told a key without
+        chords too, and without a key it sings in C major or A minor. Raises `SeqvaeError` for chords where
+        the model was trained without.
         """
         metre = Metre.parse(metre) if isinstance(metre, str) else metre
         key = Key.parse(key) if isinstance(key, str) else key

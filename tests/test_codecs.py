@@ -413,7 +413,7 @@ def test_harmony_is_told_where_the_codec_spells_it(codec: NotesCodec) -> None:
     bare = replace(phrase, chords=(None,) * 4)
     assert told.snap(bare) == replace(bare, chords=())  # no chord anywhere is none told
     assert told.decode(np.zeros((0, 4)), np.array([4, 2, 0, 25, -1, 24, 13])) == Phrase(
-        (), Metre(4, 4), 2, (None, None, None, Key.parse("Bm")), Key.parse("Cm")
+        (), Metre(4, 4), 2, (None, None, None, Key.parse("Dm")), Key.parse("Cm")
     )
     assert "chords" not in codec.config() and told.config()["chords"] == 2
     for few in (1, 3, 8):
@@ -480,30 +480,42 @@ def test_augmenting_only_transposes_within_the_piano(
     assert shifts == set(range(-6, 6)) if (low, high) == (30, 60) else shifts <= set(range(-6, 6))
 
 
-def test_augmenting_takes_the_harmony_along(phrases: list[Phrase]) -> None:
+def test_what_is_told_a_key_is_spelt_in_c(phrases: list[Phrase]) -> None:
+    """A song in any key has the same steps and chords; its key brings it back."""
+    told, plain = NotesCodec(chords=2), NotesCodec()
+    chords, key = parse_chords("G | D Em"), Key.parse("G")
+    for phrase in phrases:
+        phrase = replace(plain.snap(phrase), chords=chords, key=key)
+        steps, condition = told.encode(phrase)
+        assert condition[2:].tolist() == [1, 1, 8, 22, 8] and told.decode(steps, condition) == phrase
+        for semitones in (-9, -1, 6):
+            notes = transpose(phrase.notes, semitones)
+            up = [c and c._replace(tonic=(c.tonic + semitones) % 12) for c in (*chords, key)]
+            moved = told.encode(replace(phrase, notes=notes, chords=tuple(up[:-1]), key=up[-1]))
+            apart = (moved.steps - steps)[:-1, 1]
+            assert (apart % 12 == 0).all() and len({*apart.tolist()}) == 1  # whole octaves
+            assert (moved.condition[:-1] == condition[:-1]).all()
+    minor = replace(phrases[0], chords=(), key=Key.parse("Em"))
+    apart = (told.encode(minor).steps - told.encode(replace(minor, key=None)).steps)[:-1, 1]
+    assert {*(apart % 12).tolist()} == {5}  # from E up to A
+
+
+def test_augmenting_what_is_told_a_key_changes_that_alone(phrases: list[Phrase]) -> None:
     told, song = NotesCodec(chords=2), parse_chords("C | G Am")
-    rows = [told.encode(replace(phrase, chords=song, key=Key(0, "major"))) for phrase in phrases] * 60
+    rows = [told.encode(replace(phrase, chords=song, key=Key(2, "major"))) for phrase in phrases]
     steps, lengths = grid(told, phrases, 30, 60)
-    steps, lengths, conditions = (
-        np.tile(steps, (60, 1, 1)),
-        np.tile(lengths, 60),
-        np.stack([r[1] for r in rows]),
-    )
-    found, heard = told.augment(steps, lengths, conditions, np.random.default_rng(0))
-    assert (conditions[:, 2:] == [1, 1, 8, 22, 1]).all() and (heard[:, :2] == conditions[:, :2]).all()
-    for row, old, now in zip(found, steps, heard, strict=True):
-        shift = int((row - old)[0, 1])
-        chords = (
-            [0] * 4 if not now[2:6].any() else [1 + (c + shift) % 12 + 12 * (c == 9) for c in (0, 0, 7, 9)]
-        )
-        assert now[2:].tolist() == [*chords, 1 + shift % 12] or not now[2:].any()
+    steps, lengths = np.tile(steps, (60, 1, 1)), np.tile(lengths, 60)
+    conditions = np.tile(np.stack([row.condition for row in rows]), (60, 1))
+    before = conditions.copy()
+    same_steps, heard = told.augment(steps, lengths, conditions, np.random.default_rng(0))
+    assert same_steps is steps and (conditions == before).all()
     chordless, keyless = (heard[:, 2:6] == 0).all(1), heard[:, 6] == 0
+    assert (heard[:, :2] == before[:, :2]).all() and (heard[~chordless, 2:6] == before[~chordless, 2:6]).all()
     assert not (keyless & ~chordless).any()
     for share, expected in ((chordless.mean(), UNTOLD), (keyless.mean(), UNTOLD / 2)):
         assert abs(share - expected) < 0.05  # of 1440 rows: six standard errors
-    own = [
-        told.fingerprint(rows[0].steps, told_so) for told_so in (conditions[0], heard[0], heard[0] * 0 + 4)
-    ]
+    assert {*heard[~keyless, 6].tolist()} == {*range(1, 13)}  # a key is missing at odds of 12 x (11/12)^1300
+    own = [told.fingerprint(rows[0].steps, row) for row in (before[0], heard[0], heard[0] + 1)]
     assert own[0] == own[1] != own[2]  # whatever the harmony, not the metre
 
 

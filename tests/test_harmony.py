@@ -15,6 +15,7 @@ from seqvae.harmony import (
     classes,
     find_chords,
     harmonised,
+    home,
     key_of,
     moved,
     name,
@@ -56,6 +57,14 @@ def test_chords_move_as_their_notes_do(semitones: int, chord: Key | None) -> Non
     else:
         assert there == Key((chord.tonic + semitones) % 12, chord.mode)
         assert classes(there) == {(pitch + semitones) % 12 for pitch in classes(chord)}
+
+
+def test_every_key_goes_home() -> None:
+    assert home(None) == home(C) == home(AM) == 0
+    for key in EVERY[1:]:
+        assert key is not None and -6 <= home(key) <= 5
+        there = key._replace(tonic=(key.tonic + home(key)) % 12)
+        assert there == (C if key.mode == "major" else AM)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 """What the codecs of melodies share: windows of bars on the grid, whose metre the decoder is told, and
-perhaps the chords and the key."""
+perhaps the chords and the key.
+
+Where they are told, a window is spelt, notes and chords, as if it were in C major or A minor, so that neither
+z nor the decoder has to know twelve keys; the key says where it belongs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,8 +27,8 @@ UNTOLD = 0.1  # of rows to train on: told no chords, and half of these no key, s
 class BarsCodec(Codec[Phrase]):
     """Base of codecs of a `Phrase` of ``bars`` bars, each at most ``bar_ticks`` ticks long (72: 12/8, 3/2).
 
-    With ``chords`` 2 the decoder is told two a bar, and the key; with 0 none. Raises `SeqvaeError` for
-    windows without a bar or a quarter, and for other numbers of chords.
+    With ``chords`` 2 the decoder is told two a bar, and the key; with 0 none. A window of no key is taken for
+    one in C. Raises `SeqvaeError` for windows without a bar or a quarter, and for other numbers of chords.
     """
 
     kind, state, ruling = "melody", b"", 2
@@ -74,9 +79,15 @@ class BarsCodec(Codec[Phrase]):
         if metre.ticks > self.bar_ticks:
             longest = f"{self.bar_ticks / TICKS:g} quarter notes"
             raise SeqvaeError(f"a bar of {metre} is longer than this model's longest bar, {longest}")
-        told = [*chords, phrase.key] if self.chords else []
-        place = DENOMINATORS.index(metre.denominator)
-        return np.array([metre.numerator, place, *map(harmony.symbol, told)], np.int16)
+        told = np.array([metre.numerator, DENOMINATORS.index(metre.denominator)])
+        if self.chords:
+            symbols = np.array([harmony.symbol(chord) for chord in chords])
+            told = np.r_[told, harmony.moved(symbols, self.shift(phrase)), harmony.symbol(phrase.key)]
+        return told.astype(np.int16)
+
+    def shift(self, phrase: Phrase) -> int:
+        """The semitones by which a phrase is spelt higher than it is."""
+        return harmony.home(phrase.key) if self.chords else 0
 
     def frame(self, condition: np.ndarray) -> Phrase:
         """The phrase without notes that symbols (C,) tell of; symbols that are no chord tell of none.
@@ -87,9 +98,13 @@ class BarsCodec(Codec[Phrase]):
         ticks = metre.beats * TICKS
         fits = metre.possible and ticks <= self.bar_ticks and ticks == int(ticks)
         metre = metre if fits else Metre(self.bar_ticks // TICKS, 4)
-        told = [harmony.chord_of(int(one)) for one in condition[2 : len(self.conditions)]]
-        chords, key = tuple(told[:-1]), told[-1] if told else None
-        return Phrase((), metre, self.bars, chords if any(chords) else (), key)
+        frame = Phrase((), metre, self.bars)
+        if self.chords:
+            frame = replace(frame, key=harmony.chord_of(int(condition[-1])))
+            symbols = harmony.moved(np.asarray(condition[2:-1], np.int64), -self.shift(frame))
+            chords = tuple(harmony.chord_of(int(one)) for one in symbols)
+            frame = replace(frame, chords=chords if any(chords) else ())
+        return frame
 
     def moved(self, phrase: Phrase) -> int:
         """How many onsets snapping moves by more than a hundredth of a tick."""
@@ -114,16 +129,14 @@ class BarsCodec(Codec[Phrase]):
         shift = rng.integers(SHIFTS[0], SHIFTS[1], size=len(pitch), endpoint=True)
         return np.asarray(np.clip(shift, -low, highest - high))
 
-    def retold(self, conditions: np.ndarray, shift: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Conditions (B, C) with chords and key transposed as the rows are (B,), a few rows told neither.
+    def retold(self, conditions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Conditions (B, C) of windows moved to any keys; a few are told no chords, or no key either.
 
-        As the labels of classifier-free guidance (Ho & Salimans 2022) are.
+        As the labels of classifier-free guidance (Ho & Salimans 2022) are left out.
         """
-        if not self.chords:
-            return conditions
-        chance = rng.random(len(conditions))
         told = conditions.copy()
-        told[:, 2:] = harmony.moved(told[:, 2:], shift[:, None])
+        told[:, -1] = harmony.moved(told[:, -1], rng.integers(12, size=len(told)))
+        chance = rng.random(len(told))
         told[chance < UNTOLD, 2:-1] = 0
         told[chance < UNTOLD / 2, -1] = 0
         return told

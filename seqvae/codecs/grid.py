@@ -87,8 +87,7 @@ class GridCodec(BarsCodec):
         """Each row (B, T, 1) transposed by its own number of semitones, -6 .. 5, as the piano allows."""
         pitched = (steps[..., 0] >= FIRST) & (steps[..., 0] < END)
         shift = self.shifts(steps[..., 0] - FIRST, pitched, HIGHEST - LOWEST, rng)
-        moved = steps + np.where(pitched, shift[:, None], 0).astype(steps.dtype)[..., None]
-        return moved, self.retold(conditions, shift, rng)
+        return steps + np.where(pitched, shift[:, None], 0).astype(steps.dtype)[..., None], conditions
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
         """Onsets, ends, intervals and metre: the same in another key."""

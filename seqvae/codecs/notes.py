@@ -57,12 +57,12 @@ class NotesCodec(BarsCodec):
         """Raises `SeqvaeError` when the phrase is of another length in bars or its metre does not fit."""
         condition = self.condition(raw)
         length = self.section * raw.metre.ticks  # ticks of a section
-        last = self.sections * length - 1
+        last, shift = self.sections * length - 1, self.shift(raw)
         rows: dict[int, tuple[int, int, int, int]] = {}
         for onset, duration, pitch, velocity in raw.notes:
             start = min(max(self.snapped(onset), 0), last)
             ticks = round((onset + duration) * TICKS) - start
-            pitch = fold_pitch(pitch, LOWEST, HIGHEST) - LOWEST
+            pitch = fold_pitch(pitch + shift, LOWEST, HIGHEST) - LOWEST
             level = min(max(velocity, 0), 127) * LEVELS // 128
             rows.setdefault(start, (start % length, pitch, min(max(ticks, 1), LONGEST) - 1, level))
         ends = {(i + 1) * length - 0.5: (self.end, 0, 0, 0) for i in range(self.sections)}
@@ -74,7 +74,7 @@ class NotesCodec(BarsCodec):
         Overlaps are cut at the next onset: a melody sounds one note at a time.
         """
         frame = self.frame(condition)
-        length = self.section * frame.metre.ticks
+        length, lowest = self.section * frame.metre.ticks, LOWEST - self.shift(frame)
         stop, begin = self.sections * length, 0
         kept: list[tuple[int, int, int, int]] = []
         for onset, pitch, ticks, level in np.asarray(steps).reshape(-1, 4).tolist():
@@ -88,7 +88,7 @@ class NotesCodec(BarsCodec):
                 )
         ends = [row[0] for row in kept[1:]] + [stop + LONGEST] * bool(kept)  # where each note must end
         notes = tuple(
-            Note(onset / TICKS, min(ticks, end - onset) / TICKS, LOWEST + pitch, level * 16 + 8)
+            Note(onset / TICKS, min(ticks, end - onset) / TICKS, lowest + pitch, level * 16 + 8)
             for (onset, pitch, ticks, level), end in zip(kept, ends, strict=True)
         )
         return replace(frame, notes=notes)
@@ -96,13 +96,18 @@ class NotesCodec(BarsCodec):
     def augment(
         self, steps: np.ndarray, lengths: np.ndarray, conditions: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Each row (B, T, 4) transposed by its own number of semitones, -6 .. 5, as the piano allows."""
+        """Each row (B, T, 4) transposed by its own number of semitones, -6 .. 5, as the piano allows.
+
+        Of windows told a key it is that alone which changes.
+        """
+        if self.chords:
+            return steps, self.retold(conditions, rng)
         real = np.arange(steps.shape[1]) < (lengths - 1)[:, None]  # (B, T) neither the last END nor padding
         real &= steps[..., 0] != self.end
         shift = self.shifts(steps[..., 1], real, HIGHEST - LOWEST, rng)
         out = steps.copy()
         out[..., 1] += np.where(real, shift[:, None], 0).astype(steps.dtype)
-        return out, self.retold(conditions, shift, rng)
+        return out, conditions
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
         """Onsets, intervals and metre: the same in another key, articulation, loudness or harmony."""
