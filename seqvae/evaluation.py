@@ -328,13 +328,15 @@ def between(
 ) -> list[list[Any]]:
     """The STEPS steps of interpolations (slerp, greedy), each of all paths, between chosen windows in pairs.
 
-    Paths join windows told the same, melodies in one metre; their ends are the windows' reconstructions.
-    means (N, Z) are the posterior means.
+    Paths join windows told the same, melodies in one metre; their ends are the windows' reconstructions. Of
+    what may differ, chords, the first half of the way is told the one's, then the other's. means (N, Z) are
+    the posterior means.
     """
     told, stepper = conditions_of(corpus, split, indices), free_running(model)
-    first, last = pairs(told, PATHS, seed)
+    first, last = pairs(told[:, : corpus.codec.ruling], PATHS, seed)
     path = (slerp(means[first], means[last], step / (STEPS - 1)) for step in range(STEPS))
-    return [decoded(stepper, corpus.codec, z, told[first]) for z in path]
+    leads = (told[first if 2 * step < STEPS - 1 else last] for step in range(STEPS))
+    return [decoded(stepper, corpus.codec, z, lead) for z, lead in zip(path, leads, strict=True)]
 
 
 def readings(corpus: Corpus, things: Sequence[Any], language: Saved | None) -> dict[str, float]:

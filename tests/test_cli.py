@@ -410,8 +410,11 @@ def test_chords_from_files_to_a_song(songs: Path, tmp_path: Path) -> None:
     assert "3 tunes" in said
     codec = Corpus.open(tmp_path / "corpus").codec
     assert codec.config() == NotesCodec(chords=2).config()
-    torch.manual_seed(0)
-    save_model(tmp_path / "model", Saved(build_model(codec, SMALL), codec))
+    sizes = {"embedding": "8,8,8,4", "encoder": 16, "decoder": 16, "latent": 8, "steps": 2}
+    settings = [word for name, value in sizes.items() for word in ("--set", f"{name}={value}")]
+    done("train", tmp_path / "corpus", "-o", tmp_path / "model", *settings)
+    evaluated = done("evaluate", tmp_path / "model", tmp_path / "corpus", "--split", "train", "--json")
+    assert json.loads(evaluated)["interpolations"]
     about = ["-m", tmp_path / "model", "-n", 2, "--bars", 3, "-o", tmp_path / "out"]
     done("generate", *about, "--chords", "C | G Am")
     song = files.read(tmp_path / "out" / "melody-02.mid")

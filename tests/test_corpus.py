@@ -522,6 +522,22 @@ def test_augmenting_transposes_and_nothing_else(large: Corpus) -> None:
     assert shifts == set(range(-6, 6))
 
 
+def test_what_is_told_a_key_is_told_others_in_training(large: Corpus, tmp_path: Path) -> None:
+    """The windows kept are those of a corpus without chords; augmenting changes what is told alone."""
+    (tmp_path / "in").mkdir()
+    shutil.copy(large.folder.parent / "long.mid", tmp_path / "in")
+    prepare(tmp_path / "in", tmp_path / "out", codec=NotesCodec(chords=2), workers=0, valid=0, test=0)
+    told = Corpus.open(tmp_path / "out")
+    np.testing.assert_array_equal(told.split("train").bars, large.split("train").bars)
+    pairs = zip(told.batches("train", 64, 5, 0), told.batches("train", 64, 5, 0, augment=False), strict=True)
+    keys = set()
+    for changed, plain in pairs:
+        np.testing.assert_array_equal(changed.steps, plain.steps)
+        np.testing.assert_array_equal(changed.conditions[:, :6], plain.conditions[:, :6])
+        keys |= {*changed.conditions[:, 6].tolist()}
+    assert len(keys) == 13  # all of its mode, and none
+
+
 def test_no_batches_and_bad_sizes(large: Corpus) -> None:
     assert list(large.batches("test", 8, 0, 0)) == [] and large.epoch_steps("test", 8) == 0
     assert large.successors("test").shape == (0, 2) and not large.contains("test", [bytes(16)]).any()
