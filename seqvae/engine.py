@@ -36,7 +36,7 @@ Decoder = Callable[..., list[np.ndarray]]
 NARROW = -14.0  # logvar of a point
 NOTHING = np.empty((1, 0), np.int16)  # what a thing without conditions is told
 REACHES = tuple(quarter / 4 for quarter in range(17))  # how many times as far as z tells a measure is sought
-OVER, BESIDE = 0.25, 0.5  # weights of going too far, and of what moves besides
+OVER, BESIDE, FAR = 0.25, 0.4, 0.4  # weights: of a measure's excess, of what moves besides, of the way gone
 
 
 class Place(NamedTuple):
@@ -159,11 +159,10 @@ class Engine:
         """z (N, Z), told conditions (N, C), moved along an attribute by so many standard deviations.
 
         Of a measure they are the corpus's, and counted in what z decodes to, greedily: the regression tells
-        too little of it to trust the way's length. So each z stops where the squares of two errors are least
-        together: by how much its measure falls short (what is too much counts a quarter), and, half as
-        heavy, by how much the others of its kind move, on average. Of equals the nearest serves. An
-        attribute of kinds has its place as the number, which is 1 in the one and -1 in the other, so that 1
-        is half the way between their means.
+        too little of it to trust the way's length. So each z stops where three squares are least together:
+        of what its measure lacks (or a quarter of what it has too much), of what the others of its kind move,
+        on average, and of the share it goes of the longest way. An attribute of kinds has its place as the
+        number, 1 in the one and -1 in the other, so that 1 is half the way between their means.
         """
         known = MEASURES[self.codec.kind]
         names = [name for name in attribute.deviations if name in known]
@@ -179,7 +178,8 @@ class Engine:
         own = names.index(attribute.measure)
         short = math.copysign(1, by) * (by - moves[..., own])
         beside = (moves.square().sum(-1) - moves[..., own].square()) / max(len(names) - 1, 1)
-        cost = torch.where(short > 0, short, OVER * short).square() + BESIDE * beside
+        gone = torch.tensor(REACHES, dtype=torch.float64)[:, None] / REACHES[-1]
+        cost = torch.where(short > 0, short, OVER * short).square() + BESIDE * beside + FAR * gone.square()
         return tries[cost.round(decimals=9).argmin(0), torch.arange(len(z))]
 
     def atlas(self, count: int = 1024) -> Atlas:
