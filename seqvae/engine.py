@@ -36,7 +36,7 @@ Decoder = Callable[..., list[np.ndarray]]
 NARROW = -14.0  # logvar of a point
 NOTHING = np.empty((1, 0), np.int16)  # what a thing without conditions is told
 REACHES = tuple(quarter / 4 for quarter in range(17))  # how many times as far as z tells a measure is sought
-OVER, BESIDE, FAR = 0.25, 0.4, 0.4  # weights: of a measure's excess, of what moves besides, of the way gone
+OVER, BESIDE, FAR = 0.2, 0.3, 0.8  # weights: of a measure's excess, of what moves besides, of the way gone
 
 
 class Place(NamedTuple):
@@ -160,7 +160,7 @@ class Engine:
 
         Of a measure they are the corpus's, and counted in what z decodes to, greedily: the regression tells
         too little of it to trust the way's length. So each z stops where three squares are least together:
-        of what its measure lacks (or a quarter of what it has too much), of what the others of its kind move,
+        of what its measure lacks (or a fifth of what it has too much), of what the others of its kind move,
         on average, and of the share it goes of the longest way. An attribute of kinds has its place as the
         number, 1 in the one and -1 in the other, so that 1 is half the way between their means.
         """
