@@ -29,6 +29,7 @@ from seqvae.song import SeqvaeError
 
 FORMAT = 1
 STATE = "codec.state"  # among the tensors
+MOVED, TURNED = {"means", "axis"}, {"factors", "maps"}  # an attribute's tensors; a measure has no second two
 AHEAD = "config.json.next"  # the config of weights that are being written
 
 
@@ -219,8 +220,11 @@ def load_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimi
 
 def save_attribute(path: Path, attribute: Attribute, saved: Saved, about: dict[str, Any]) -> None:
     """What leads from one kind of things to another, with the hash of the model it was learnt with."""
-    told = json.dumps(about | {"sha256": saved.config["sha256"]})
-    store(path, save(attribute._asdict(), {"about": told}))
+    told = about | {"sha256": saved.config["sha256"]}
+    if attribute.measure:
+        told |= {"measure": attribute.measure, "deviations": dict(attribute.deviations)}
+    tensors = {name: value for name, value in attribute._asdict().items() if isinstance(value, Tensor)}
+    store(path, save(tensors, {"about": json.dumps(told)}))
 
 
 def attribute_name(path: Path) -> str:
@@ -236,8 +240,9 @@ def load_attribute(path: Path, saved: Saved) -> Attribute:
     except OSError as fault:
         raise SeqvaeError(f"the attribute {path} cannot be read: {fault.strerror}") from None
     tensors, about = parse_tensors(data, path), metadata(data).get("about")
-    if {*tensors} != {*Attribute._fields} or about is None:
+    if {*tensors} not in (MOVED, MOVED | TURNED) or about is None:
         raise SeqvaeError(f"{path} is no attribute; seqvae attributes learn makes one")
-    if json.loads(about)["sha256"] != saved.config["sha256"]:
+    told = json.loads(about)
+    if told["sha256"] != saved.config["sha256"]:
         raise SeqvaeError(f"the attribute {path} was learnt with another model; learn it again with this one")
-    return Attribute(**tensors)
+    return Attribute(**tensors, measure=told.get("measure", ""), deviations=told.get("deviations", {}))

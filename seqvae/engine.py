@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,10 @@ from torch import Tensor
 from seqvae.attributes import MEASURES
 from seqvae.checkpoint import Saved, load_attribute, save_attribute
 from seqvae.codecs import Codec, Encoded
-from seqvae.corpus import collate
+from seqvae.corpus import Corpus, collate
 from seqvae.decoding import FEWEST_ROWS, GREEDY, MOST_ROWS, Beam, Sampling, Stepper, decode, free_running
 from seqvae.image import ImageVAE, Model
-from seqvae.latent import Attribute, bilinear, fit_attribute, fit_measure, slerp
+from seqvae.latent import Attribute, bilinear, fit_attribute, fit_measures, slerp
 from seqvae.objective import Posterior
 from seqvae.song import SeqvaeError
 
@@ -35,9 +35,19 @@ DRAWN, DECODED = 0, 1  # what a seed's streams of random numbers are for
 Decoder = Callable[..., list[np.ndarray]]
 NARROW = -14.0  # logvar of a point
 NOTHING = np.empty((1, 0), np.int16)  # what a thing without conditions is told
+REACHES = tuple(quarter / 4 for quarter in range(17))  # how many times as far as z tells a measure is sought
+OVER, BESIDE, FAR = 0.2, 0.3, 0.8  # weights: of a measure's excess, of what moves besides, of the way gone
 
 
-Places = Sequence[tuple[Attribute, float]]  # of attributes, to which one thing is brought in turn
+class Place(NamedTuple):
+    """Where an attribute is to bring things; relative, how far from where they are."""
+
+    attribute: Attribute
+    goal: float  # a place; relative, standard deviations of the corpus
+    relative: bool = False
+
+
+Places = Sequence[Place | tuple[Attribute, float]]  # to which one thing is brought in turn
 
 
 class Atlas(NamedTuple):
@@ -128,19 +138,49 @@ class Engine:
             *(self._posterior([self.codec.encode(one) for one in kind]) for kind in (first, second))
         )
 
-    def _shifted(self, z: Tensor, places: Sequence[Places]) -> Tensor:
-        """z (N, Z) moved to each of the places, attribute after attribute: (places, N, Z)."""
+    def shifted(self, z: Tensor, conditions: np.ndarray, places: Sequence[Places]) -> Tensor:
+        """z (N, Z), told conditions (N, C), moved to each of the places in turn: (places, N, Z)."""
         size = self.saved.model.size.latent
         moved = []
         for place in places:
             there = z
-            for attribute, scale in place:
-                require(math.isfinite(scale), "a scale is a finite number")
+            for attribute, goal, relative in (Place(*one) for one in place):
+                require(math.isfinite(goal), "a scale is a finite number")
                 fits = attribute.axis.shape == (size,)
                 require(fits, f"the attribute is of another model: this one has {size} dimensions")
-                there = attribute.shift(there, scale)
+                if relative:
+                    there = self._moved(there, conditions, attribute, goal)
+                else:
+                    there = attribute.shift(there, goal)
             moved.append(there)
         return torch.stack(moved)
+
+    def _moved(self, z: Tensor, conditions: np.ndarray, attribute: Attribute, by: float) -> Tensor:
+        """z (N, Z), told conditions (N, C), moved along an attribute by so many standard deviations.
+
+        Of a measure they are the corpus's, and counted in what z decodes to, greedily: the regression tells
+        too little of it to trust the way's length. So each z stops where three squares are least together:
+        of what its measure lacks (or a fifth of what it has too much), of what the others of its kind move,
+        on average, and of the share it goes of the longest way. An attribute of kinds has its place as the
+        number, 1 in the one and -1 in the other, so that 1 is half the way between their means.
+        """
+        known = MEASURES[self.codec.kind]
+        names = [name for name in attribute.deviations if name in known]
+        if attribute.measure not in names or not by or not len(z):
+            return z + by * attribute.way
+        tries = torch.stack([z + by * reach * attribute.way for reach in REACHES])  # (R, N, Z)
+        things = self.decoded(tries.flatten(0, 1), np.tile(conditions, (len(REACHES), 1)), GREEDY, 0)
+        values = torch.tensor(
+            [[known[name](thing) / attribute.deviations[name] for name in names] for thing in things],
+            dtype=torch.float64,
+        ).unflatten(0, tries.shape[:2])  # (R, N, M)
+        moves = values - values[0]
+        own = names.index(attribute.measure)
+        short = math.copysign(1, by) * (by - moves[..., own])
+        beside = (moves.square().sum(-1) - moves[..., own].square()) / max(len(names) - 1, 1)
+        gone = torch.tensor(REACHES, dtype=torch.float64)[:, None] / REACHES[-1]
+        cost = torch.where(short > 0, short, OVER * short).square() + BESIDE * beside + FAR * gone.square()
+        return tries[cost.round(decimals=9).argmin(0), torch.arange(len(z))]
 
     def atlas(self, count: int = 1024) -> Atlas:
         """At most `count` points of the latent space that stand for the training data, always the same.
@@ -164,22 +204,62 @@ class Engine:
         """(1, C) what a thing is told when nobody says what."""
         return NOTHING
 
-    def measured(self, count: int = 2048) -> dict[str, Attribute]:
-        """An attribute for each measure of the kind (`MEASURES`), by its name: `fit_measure` on the atlas.
+    def measured(self, count: int = 2048, known: Collection[str] = ()) -> dict[str, Attribute]:
+        """An attribute for each measure of the kind (`MEASURES`) but the known: `fit_measures` on the atlas.
 
         What is measured is what its points decode to; a measure in which these do not differ has none, nor
         has a language model any.
         """
-        if not self.saved.model.size.latent:
+        if not self.saved.model.size.latent or {*MEASURES[self.codec.kind]} <= {*known}:
             return {}
         (z, _), conditions = self.atlas(count)
-        things = self.decoded(z, conditions, GREEDY, 0)
-        found = {}
-        for name, measure in MEASURES[self.codec.kind].items():
-            values = torch.tensor([measure(thing) for thing in things])
-            if values.min() < values.max():
-                found[name] = fit_measure(z, values)
-        return found
+        values = self._values(self.decoded(z, conditions, GREEDY, 0))
+        found = fit_measures(z, values) if values else {}
+        return {name: attribute for name, attribute in found.items() if name not in known}
+
+    def _values(self, things: Sequence[Any]) -> dict[str, Tensor]:
+        """(N,) of each measure of the kind in which things differ."""
+        measures = MEASURES[self.codec.kind].items()
+        every = {name: torch.tensor([measure(one) for one in things]) for name, measure in measures}
+        return {name: values for name, values in every.items() if values.min() < values.max()}
+
+    def learn_measures(
+        self,
+        corpus: Path,
+        files: Mapping[str, Path],
+        method: str = "regression",
+        orthogonal: bool = False,
+        limit: int = 20_000,
+    ) -> int:
+        """Writes the attribute of each measure, by its name, into its file; returns how many windows it read.
+
+        They are those of the corpus's train split, at most `limit` evenly spaced, with their own numbers and
+        posterior means; `fit_measures` says what method and orthogonal are, of all measures of the kind.
+        Raises `SeqvaeError` where there is no such measure, where it is the same in all windows, and where
+        the model spells otherwise than the corpus.
+        """
+        known = MEASURES[self.codec.kind]
+        for name in files:
+            require(name in known, f"{name} is no measure of {self.codec.kind}: they are {', '.join(known)}")
+        require(self.saved.model.size.latent > 0, "this is a language model: it has no latent space")
+        data = Corpus.open(corpus)
+        self.saved.check_codec(data.codec)
+        total = len(data.split("train"))
+        chosen = np.unique(np.linspace(0, total - 1, min(limit, total)).round().astype(int))
+        rows = sorted((data.window("train", i) for i in chosen), key=lambda row: len(row.steps))
+        values = self._values([self.codec.decode(*row) for row in rows])
+        for name in files:
+            require(name in values, f"the windows of {corpus} do not differ in {name}")
+        found = fit_measures(self._posterior(rows).mean, values, method, orthogonal)
+        about = {
+            "corpus": data.about["source"],
+            "windows": len(rows),
+            "method": method,
+            "orthogonal": orthogonal,
+        }
+        for name, path in files.items():
+            save_attribute(path, found[name], self.saved, about)
+        return len(rows)
 
     @torch.inference_mode()
     def decoded(self, z: Tensor, conditions: np.ndarray, how: Sampling | Beam, seed: int) -> list[Any]:
@@ -248,7 +328,7 @@ class Single(Engine):
         return slerp(self.encode([thing]).expand_as(goals), goals, amount)
 
     def _brought(self, thing: Any, places: Sequence[Places]) -> Tensor:
-        return self._shifted(self.encode([thing]), places)[:, 0]
+        return self.shifted(self.encode([thing]), NOTHING, places)[:, 0]
 
     def _within(self, corners: Sequence[Any], places: Sequence[tuple[float, float]]) -> Tensor:
         ends = list(self.encode(corners))
@@ -294,7 +374,7 @@ def find_attribute(named: str | Path, model: str | Path, pipeline: Engine) -> At
     measures = MEASURES[pipeline.codec.kind]
     known = ", ".join([*own, *measures])
     require(str(named) in measures, f"there is no attribute {named}; the model's own are {known}")
-    measured = pipeline.measured()
+    measured = pipeline.measured(known=own)
     require(str(named) in measured, f"the model's things do not differ in {named}")
     return measured[str(named)]
 

@@ -6,7 +6,8 @@ Tensors: z (N, Z) float32; a mixture's components C.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from seqvae.objective import Posterior
 
+METHODS = ("regression", "difference")  # by which the way of a measure is learnt
 HALVED = 0.5**0.5  # a kind lacks a spread of which it has less than this share: half the variance
 
 
@@ -151,12 +153,23 @@ def fit_succession(z: Tensor, after: Tensor, ridge: float = 1.0) -> Succession:
 
 
 class Attribute(NamedTuple):
-    """What tells one kind of things from another in the latent space, and the way to the other."""
+    """What tells one kind of things from another in the latent space, and the way to the other.
+
+    Of a measure, a number of things, the kinds are those a standard deviation below its mean and above, as z
+    tells them; they differ in nothing else, and have neither factors nor maps.
+    """
 
     means: Tensor  # (2, Z) of the first kind and the second
     axis: Tensor  # (Z,) its product with z tells how far along a thing is; from mean to mean it rises by 1
-    factors: Tensor  # (2, Z, Z) lower Cholesky factors of the kinds' covariances
-    maps: Tensor  # (2, Z, Z) added, about its mean, they take from a kind the spread that the other lacks
+    factors: Tensor | None = None  # (2, Z, Z) lower Cholesky factors of the kinds' covariances
+    maps: Tensor | None = None  # (2, Z, Z) added, about its mean, they take from a kind what the other lacks
+    measure: str = ""  # its name; "": the kinds are of things, not of numbers
+    deviations: Mapping[str, float] = MappingProxyType({})  # of a measure and others: one in the corpus
+
+    @property
+    def way(self) -> Tensor:
+        """(Z,) half of what leads from the first kind's mean to the second's: the place rises by 1."""
+        return (self.means[1] - self.means[0]) / 2
 
     def place(self, z: Tensor) -> Tensor:
         """Where z (N, Z) stand, (N,): -1 is the first kind's mean, 1 the second's."""
@@ -171,13 +184,15 @@ class Attribute(NamedTuple):
         source, toward = (0, 1.0) if goal > 0 else (1, -1.0)
         if not goal:
             return z
-        share = min(abs(goal), 1.0) * self.belongs(z, source)[:, None]
-        z = z + share * ((z - self.means[source]) @ self.maps[source])
-        short = (toward * (goal - self.place(z))).clamp(min=0)[:, None] / 2
-        return z + toward * short * (self.means[1] - self.means[0])
+        if self.maps is not None:
+            share = min(abs(goal), 1.0) * self.belongs(z, source)[:, None]
+            z = z + share * ((z - self.means[source]) @ self.maps[source])
+        short = (toward * (goal - self.place(z))).clamp(min=0)[:, None]
+        return z + toward * short * self.way
 
     def belongs(self, z: Tensor, kind: int) -> Tensor:
         """How surely z (N, Z) are of a kind, (N,) in 0 .. 1: the quadratic discriminant (Smith 1947)."""
+        assert self.factors is not None
         own, other = (
             0.5 * whitened(z - self.means[k], self.factors[k]).square().sum(1)
             + self.factors[k].diagonal().log().sum()
@@ -214,21 +229,49 @@ def fit_attribute(first: Posterior, second: Posterior) -> Attribute:
     return Attribute(means.float(), axis.float(), factors.float(), maps.float())
 
 
-def fit_measure(z: Tensor, values: Tensor, shrinkage: float = 0.25) -> Attribute:
-    """The way along which a number rises: ridge regression of values (N,) on z (N, Z), and its pattern.
+def fit_measures(
+    z: Tensor,
+    values: Mapping[str, Tensor],
+    method: str = "regression",
+    orthogonal: bool = False,
+    shrinkage: float = 0.25,
+) -> dict[str, Attribute]:
+    """The way along which each number rises, by its name, of values (N,) at z (N, Z).
 
-    Place 1 is one standard deviation of the values above their mean, as z tells them. The way is not the
-    regression's weights but how z moves with what they predict (Haufe et al. 2014).
+    A place is what ridge regression on z predicts, in standard deviations from the mean. The way to 1 is how
+    z moves with that prediction (the pattern, Haufe et al. 2014, eq. 6), or by `difference` goes from the
+    mean z of the quarter with the least values to that of the quarter with the greatest (Larsen et al. 2016;
+    Roberts et al. 2018). Orthogonal ways leave the predictions of the other numbers as they are: the
+    patterns are then Haufe's of all numbers together, the least such moves in the metric of z's covariance.
+    Raises `ValueError` for another method.
     """
-    z, values = z.double(), values.double()
+    if method not in METHODS:
+        raise ValueError(f"a way is learnt by {' or '.join(METHODS)}, not {method}")
+    z, every = z.double(), torch.stack([*values.values()], 1).double()
     centre, spread = z.mean(0), torch.cov(z.T, correction=0)
-    size, deviation = len(spread), values.std(correction=0).clamp(min=1e-12)
-    ridge = shrinkage * spread.trace() / size * torch.eye(size, dtype=torch.float64)
-    weights = torch.linalg.solve(spread + ridge, (z - centre).T @ (values - values.mean()) / len(z))
-    pattern = spread @ weights / (weights @ spread @ weights).clamp(min=1e-12) * deviation
-    means = torch.stack((centre - pattern, centre + pattern))
-    alike = torch.eye(size).repeat(2, 1, 1)
-    return Attribute(means.float(), (weights / deviation / 2).float(), alike, torch.zeros_like(alike))
+    deviations = every.std(0, correction=0).clamp(min=1e-12)
+    numbers = (every - every.mean(0)) / deviations  # (N, M)
+    ridge = shrinkage * spread.diagonal().mean() * torch.eye(len(spread), dtype=torch.float64)
+    weights = torch.linalg.solve(spread + ridge, (z - centre).T @ numbers / len(z))  # (Z, M)
+    if method == "difference":
+        order, quarter = numbers.argsort(dim=0, stable=True), -(-len(z) // 4)
+        ways = (z[order[-quarter:]].mean(0) - z[order[:quarter]].mean(0)).T
+    else:
+        ways = spread @ weights
+    if orthogonal:
+        ways = ways @ torch.linalg.pinv(weights.T @ ways)
+    else:
+        ways = ways / (weights * ways).sum(0).clamp(min=1e-12)
+    told = dict(zip(values, deviations.tolist(), strict=True))
+    return {
+        name: Attribute(
+            torch.stack((centre - way, centre + way)).float(),
+            (axis / 2).float(),
+            measure=name,
+            deviations=told,
+        )
+        for name, way, axis in zip(values, ways.T, weights.T, strict=True)
+    }
 
 
 class Plane(NamedTuple):

@@ -241,11 +241,16 @@ class Melodies(Engine):
         """The song with its melody brought to each of the places of attributes, window by window.
 
         1 is where things of an attribute's second kind are on average, -1 those of its first. What is as far
-        already, or further, stays; at 0 everything does.
+        already, or further, stays; at 0 everything does. A `Place` that is relative moves every window
+        that far, in standard deviations of the corpus, from where it is.
         Raises `SeqvaeError` for an attribute of another size than this model's.
         """
         encoding = self.encode(song, track)
-        return self._rendered(encoding, self._shifted(encoding.means, places), GREEDY, 0)
+        filled = [i for i, window in enumerate(encoding.windows) if window.phrase.notes]
+        told = self._told([encoding.windows[i].phrase for i in filled])
+        z = encoding.means.repeat(len(places), 1, 1)
+        z[:, filled] = self.shifted(encoding.means[filled], told, places)
+        return self._rendered(encoding, z, GREEDY, 0)
 
     @torch.inference_mode()
     def blend(

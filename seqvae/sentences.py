@@ -94,7 +94,8 @@ class Sentences(Single):
         """The text brought to each of the places of attributes.
 
         1 is where things of an attribute's second kind are on average, -1 those of its first. What is as far
-        already, or further, stays; at 0 everything does.
+        already, or further, stays; at 0 everything does. A `Place` that is relative moves the text
+        that far, in standard deviations of the corpus, from where it is.
         Raises `SeqvaeError` for an attribute of another size than this model's.
         """
         return self.decode(self._brought(text, places), how, seed)

@@ -17,17 +17,19 @@ from seqvae import checkpoint
 from seqvae.checkpoint import (
     Saved,
     build_model,
+    load_attribute,
     load_model,
     load_state,
     read_config,
+    save_attribute,
     save_model,
     save_state,
     store,
 )
 from seqvae.codecs import NotesCodec
-from seqvae.latent import Mixture, Succession
+from seqvae.latent import Mixture, Succession, fit_attribute, fit_measures
 from seqvae.model import HierarchicalVAE, SequenceVAE, Size
-from seqvae.objective import Elbo
+from seqvae.objective import Elbo, Posterior
 from seqvae.song import SeqvaeError
 from tests.conftest import LONGER
 
@@ -311,6 +313,23 @@ def fresh(codec: NotesCodec, size: Size, seed: int = 0) -> tuple[SequenceVAE, to
     torch.manual_seed(seed)
     model = SequenceVAE(codec.streams, codec.conditions, size)
     return model, torch.optim.Adam(model.parameters(), 0.01, betas=(0.9, 0.99))
+
+
+def test_an_attribute_comes_back_and_a_measure_is_small(folder: Path, tmp_path: Path) -> None:
+    saved, path = load_model(folder), tmp_path / "deep" / "a.safetensors"
+    z = noise(50, 128)
+    measure = fit_measures(z, {"length": z[:, 0], "colour": z[:, 1]})["length"]
+    save_attribute(path, measure, saved, {"windows": 50})
+    again = load_attribute(path, saved)
+    assert path.stat().st_size < 2500 and again.measure == "length" and again.maps is again.factors is None
+    assert torch.equal(again.means, measure.means) and torch.equal(again.axis, measure.axis)
+    assert again.deviations == measure.deviations and [*again.deviations] == ["length", "colour"]
+    kinds = fit_attribute(Posterior(z[:25], z[:25]), Posterior(z[25:], z[25:]))
+    save_attribute(path, kinds, saved, {})
+    again = load_attribute(path, saved)
+    assert not again.measure and again.maps is not None and torch.equal(again.maps, kinds.maps)
+    save_attribute(path, kinds._replace(maps=None), saved, {})
+    refusal(lambda: load_attribute(path, saved), str(path), "is no attribute")
 
 
 def bits(model: SequenceVAE, optimizer: torch.optim.Optimizer) -> dict[str, bytes]:

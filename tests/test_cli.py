@@ -19,12 +19,12 @@ from click.testing import Result
 from conftest import done, run
 
 from seqvae import engine, files
-from seqvae.checkpoint import Saved, build_model, load_model, save_model
+from seqvae.checkpoint import Saved, build_model, load_attribute, load_model, save_model
 from seqvae.cli import main
-from seqvae.cli.console import Progress, table
+from seqvae.cli.console import Progress, opened, table
 from seqvae.cli.melodies import gm_program
 from seqvae.codecs import NotesCodec
-from seqvae.corpus import Corpus
+from seqvae.corpus import Corpus, prepare
 from seqvae.latent import Mixture
 from seqvae.model import Size
 from seqvae.song import Metre, Note, Part, SeqvaeError, Song, melody
@@ -147,9 +147,13 @@ def test_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "no model is embedded" in done("models")
     shutil.copytree(model, tmp_path / "noise")
     said = done("models")
-    assert said.splitlines()[0].split() == ["name", "kind", "what", "size", "KL", "licence"]
+    assert said.splitlines()[0].split() == ["name", "kind", "what", "size", "KL", "licence", "attributes"]
     assert re.fullmatch(r"noise +notes +noise +\d\.\d MB +1\.2 nats +none", said.splitlines()[1])
     assert json.loads(done("models", "--json"))[0]["name"] == "noise"
+    (tmp_path / "noise" / "attributes").mkdir()
+    for name in ("pitch", "mode"):
+        (tmp_path / "noise" / "attributes" / f"{name}.safetensors").touch()
+    assert done("models").splitlines()[1].endswith("none     mode, pitch")
     done("generate", "--model", "noise", "-n", 1, "--no-png", "-o", tmp_path / "out")
     assert "embedded are noise" in run("generate", "-m", "nose", "-o", tmp_path / "out2").stderr
 
@@ -712,3 +716,54 @@ def test_shift_brings_a_song_to_places(tmp_path: Path) -> None:
         for place in ("-2", "+0", "+2")
     )
     assert few < same < many
+
+
+def test_shift_moves_a_song_from_where_it_is(tmp_path: Path) -> None:
+    tune = Path(__file__).parent.parent / "data" / "heron_weather.mid"
+    shifted = ("shift", tune, "--attribute", "note-density", "-o", tmp_path / "out")
+    done(*shifted, "--by", -1, "--by", 0, "--by", 1.5)
+    made = [tmp_path / "out" / f"heron_weather.by{by}.mid" for by in ("-1", "+0", "+1.5")]
+    counts = [len(files.read(path).parts[0].notes) for path in made]
+    assert names(tmp_path / "out") == sorted(path.name for path in made) and counts == sorted({*counts})
+    both = run(*shifted, "--by", 1, "--scale", 1)
+    assert both.exit_code == 2 and "give one of them" in both.stderr
+    brief = done("shift", "we sat by the fire", "-m", "sentences", "--attribute", "length", "--by", 1)
+    assert brief.splitlines()[0].split() == ["by", "text"] and "we sat" in brief
+
+
+def test_measures_are_learnt_of_a_corpus(model: Path, songs: Path, tmp_path: Path) -> None:
+    """By each method, one into a file and several into a folder; a model's own replace the measured."""
+    corpus, out = tmp_path / "corpus", tmp_path / "attributes"
+    prepare(songs, corpus, codec=NotesCodec(), workers=0, valid=0, test=0)
+    learn = ("attributes", "learn", "--corpus", corpus, "-m", model)
+    one = done(*learn, "pitch", "-o", tmp_path / "pitch.safetensors")
+    assert one.splitlines()[0].split() == ["measure", "windows"] and "--attribute" in one
+    done(*learn, "pitch", "note-density", "-o", out, "--method", "difference", "--orthogonal", "--limit", 5)
+    assert names(out) == ["note-density.safetensors", "pitch.safetensors"]
+    saved = load_model(model)
+    ways = [load_attribute(path, saved).way for path in (tmp_path / "pitch.safetensors", out / names(out)[1])]
+    assert not torch.allclose(*ways)
+    own = tmp_path / "own"
+    shutil.copytree(model, own)
+    shutil.copytree(out, own / "attributes")
+    found = engine.find_attribute("pitch", own, opened(str(own)))
+    assert torch.equal(found.way, ways[1])
+    for words, said in (
+        ([*learn, "colour", "-o", out], "is no measure of melody: they are note-density"),
+        ([*learn[:3], tmp_path, "-m", model, "pitch", "-o", out], "holds no corpus"),
+        ([*learn[:4], "-m", "digits", "brightness", "-o", out], "prepare the corpus to match"),
+        ([*learn, "pitch", "--label", "x", "-o", out], "measures have no kinds"),
+        (
+            ["attributes", "learn", songs, "--orthogonal", "-o", out],
+            "--orthogonal is how measures are learnt",
+        ),
+        (["attributes", "learn", songs, "--method", "difference", "-o", out], "give their --corpus"),
+    ):
+        result = run(*words)
+        assert result.exit_code == 2 and said in result.stderr, result.output
+    steady = tmp_path / "steady"
+    steady.mkdir()
+    (steady / "c.abc").write_text("X:1\nT:C\nM:4/4\nL:1/4\nK:C\nCCCC|DDDD|EEEE|FFFF|\n")
+    prepare(steady, tmp_path / "even", codec=NotesCodec(), workers=0, valid=0, test=0)
+    even = ("attributes", "learn", "--corpus", tmp_path / "even", "-m", model)
+    assert "do not differ in note-density" in run(*even, "note-density", "-o", out).stderr

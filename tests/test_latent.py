@@ -20,7 +20,7 @@ from seqvae.latent import (
     bilinear,
     divergences,
     fit_attribute,
-    fit_measure,
+    fit_measures,
     fit_plane,
     fit_succession,
     slerp,
@@ -342,14 +342,44 @@ def test_a_measure_is_a_way_along_which_it_rises() -> None:
     z = noise(20_000, 4, seed=8)
     z[:, 1] = 0.6 * z[:, 0] + 0.8 * z[:, 1]
     values = 3 * z[:, 0] + 10
-    attribute = fit_measure(z, values, shrinkage=1e-6)
-    way = (attribute.means[1] - attribute.means[0]) / 2
-    torch.testing.assert_close(way, torch.tensor([1.0, 0.6, 0, 0]), atol=0.03, rtol=0)
+    attribute = fit_measures(z, {"sum": values}, shrinkage=1e-6)["sum"]
+    assert attribute.measure == "sum" and attribute.factors is None and attribute.maps is None
+    assert attribute.deviations == pytest.approx({"sum": float(values.std(correction=0))})
+    torch.testing.assert_close(attribute.way, torch.tensor([1.0, 0.6, 0, 0]), atol=0.03, rtol=0)
     torch.testing.assert_close(attribute.place(z), (values - values.mean()) / values.std(), atol=0.01, rtol=0)
     moved = attribute.shift(z, 2.0)
     short = attribute.place(z) < 2
     torch.testing.assert_close(moved[short][:, 0], torch.full((int(short.sum()),), 2.0), atol=0.03, rtol=0)
     assert torch.equal(moved[~short], z[~short])
+
+
+@pytest.mark.parametrize("method", ["regression", "difference"])
+def test_orthogonal_ways_leave_the_other_measures(method: str) -> None:
+    """Two numbers that go together: along the one's own way the other rises by their correlation, 0.6."""
+    z = noise(20_000, 4, seed=8)
+    z[:, 3] = 0.5 * z[:, 0] + 0.5**0.5 * z[:, 3]  # tells nothing new, and goes along
+    values = {"one": 5 * z[:, 0], "other": 0.6 * z[:, 0] + 0.8 * z[:, 1] - 2}
+    plain = fit_measures(z, values, method, shrinkage=1e-6)
+    apart = fit_measures(z, values, method, orthogonal=True, shrinkage=1e-6)
+    for found, beside in ((plain, 0.6), (apart, 0.0)):
+        for own, other in (("one", "other"), ("other", "one")):
+            start = torch.zeros(1, 4)
+            there = start + found[own].way
+            assert found[own].place(there) - found[own].place(start) == pytest.approx(1, abs=1e-4)
+            assert found[other].place(there) - found[other].place(start) == pytest.approx(beside, abs=0.03)
+    # By hand: dimension 0 rises by 1 and dimension 3 with it; for the other to stay, 1 falls by 0.6 / 0.8.
+    torch.testing.assert_close(apart["one"].way, torch.tensor([1, -0.75, 0, 0.5]), atol=0.05, rtol=0)
+
+
+def test_a_difference_leads_from_the_quarter_that_has_least() -> None:
+    z = noise(400, 3, seed=4)
+    values = z[:, 0] + 0.1 * noise(400, seed=5)
+    way = fit_measures(z, {"it": values}, "difference")["it"].way
+    order = values.argsort()
+    exact = z[order[-100:]].mean(0) - z[order[:100]].mean(0)
+    assert torch.cosine_similarity(way, exact, dim=0) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ValueError, match="regression or difference, not guess"):
+        fit_measures(z, {"it": values}, "guess")
 
 
 def test_a_plane_shows_the_two_widest_directions() -> None:

@@ -15,7 +15,7 @@ from seqvae.checkpoint import Saved, build_model, save_model
 from seqvae.codecs import NotesCodec
 from seqvae.corpus import collate
 from seqvae.decoding import Sampling
-from seqvae.engine import find_model
+from seqvae.engine import Place, find_model
 from seqvae.harmony import classes, parse_chords
 from seqvae.latent import Mixture, Succession
 from seqvae.likelihood import sequence_nll
@@ -613,6 +613,30 @@ def test_a_shift_goes_there_window_by_window(pipeline: Melodies) -> None:
         pipeline.shift(joy, [[(nowhere(3), 1.0)]])
 
 
+def test_a_step_moves_every_window_from_where_it_is(pipeline: Melodies) -> None:
+    """Of a kind by half the way between the means; of a measure by what is heard."""
+    encoding = pipeline.encode(joy)
+    told = np.stack([CODEC.condition(window.phrase.metre) for window in encoding.windows])
+    kinds = nowhere(SMALL.latent)._replace(means=torch.stack((-encoding.means[0], encoding.means[0])))
+    z = pipeline.shifted(encoding.means, told, [[Place(kinds, by, True)] for by in (0.0, -1.5)])
+    torch.testing.assert_close(z, torch.stack((encoding.means, encoding.means - 1.5 * encoding.means[0])))
+    measure = pipeline.measured(64)["syncopation"]
+    moved = pipeline.shift(joy, [[Place(measure, by, True)] for by in (-1.0, 0.0, 1.0)])
+    heard = [
+        [MEASURES["melody"]["syncopation"](window.phrase) for window in windows(song, part, 2)]
+        for song in moved
+        for part in [song.parts[encoding.track]]
+    ]
+    assert all(few <= same <= many for few, same, many in zip(*heard, strict=True))
+    assert sum(heard[0]) < sum(heard[1]) < sum(heard[2]) and line(moved[1]) == line(pipeline.reconstruct(joy))
+    foreign = measure._replace(measure="unheard")  # of a later version: the way alone
+    told = told[:1]
+    there = pipeline.shifted(encoding.means[:1], told, [[Place(foreign, 2.0, True)]])[0]
+    torch.testing.assert_close(there, encoding.means[:1] + 2 * measure.way)
+    with pytest.raises(SeqvaeError, match="finite"):
+        pipeline.shift(joy, [[Place(measure, math.inf, True)]])
+
+
 def test_a_square_of_songs(pipeline: Melodies, plain: Melodies) -> None:
     """Its corners have their own metres, tempi and notes; a place between has a metre and a tempo between."""
     others = plain.sample(2, bars=6, metre="3/4", tempo=240)
@@ -641,3 +665,5 @@ def test_measures_are_learnt_of_what_the_atlas_decodes_to(
         assert {*found} <= {*MEASURES["melody"]} and found
         again = model.measured(64)
         assert all(torch.equal(found[name].axis, again[name].axis) for name in found)
+        assert {*model.measured(64, known=["mode"])} == {*found} - {"mode"}
+    assert pipeline.measured(64, known=MEASURES["melody"]) == {}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 PATIENCE = 2.0  # seconds of silence
+PLACES = (-1.0, -0.5, 0.0, 0.5, 1.0)  # to which a shift goes, unless told
 EVERY = 10.0  # seconds between two plain lines
 
 
@@ -37,6 +38,13 @@ def given(context: click.Context) -> list[click.Parameter]:
         for parameter in context.command.params
         if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
     ]
+
+
+def goals(scales: Sequence[float], steps: Sequence[float]) -> tuple[str, Sequence[float]]:
+    """What is asked of an attribute: "at" its places, or "by" how much from where a thing is."""
+    if scales and steps:
+        raise click.UsageError("--scale brings to places, --by moves from where a thing is: give one of them")
+    return ("by", steps) if steps else ("at", scales or PLACES)
 
 
 def origin(pipeline: Any, prior: str, seed: int, things: str) -> str:

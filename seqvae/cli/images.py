@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seqvae.cli.console import opened, origin, table
+from seqvae.cli.console import goals, opened, origin, table
 from seqvae.cli.melodies import HERE, numbered, results
 
 if TYPE_CHECKING:
@@ -44,14 +44,17 @@ def vary(what: str, model: str, amount: float, count: int, seed: int, out: Path 
     show(numbered(f"{Path(what).stem}.variation-", count), made, [[given, *made]], out)
 
 
-def shift(what: str, model: str, attribute: Path, scales: Sequence[float], out: Path | None) -> None:
-    from seqvae.engine import find_attribute
+def shift(
+    what: str, model: str, attribute: Path, scales: Sequence[float], steps: Sequence[float], out: Path | None
+) -> None:
+    from seqvae.engine import Place, find_attribute
 
+    word, asked = goals(scales, steps)
     pipeline = opened(model)
     given = pipeline.read(what)
     learnt = find_attribute(attribute, model, pipeline)
-    made = pipeline.shift(given, [[(learnt, scale)] for scale in scales])
-    names = [f"{Path(what).stem}.at{scale:+g}" for scale in scales]
+    made = pipeline.shift(given, [[Place(learnt, goal, word == "by")] for goal in asked])
+    names = [f"{Path(what).stem}.{word}{goal:+g}" for goal in asked]
     show(names, made, [[given, *made]], out)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from seqvae.cli.console import Progress, opened, origin, table
+from seqvae.cli.console import Progress, goals, opened, origin, table
 
 if TYPE_CHECKING:
     from seqvae.song import Song
@@ -106,17 +106,18 @@ def vary(
 
 def shift(
     what: str, model: str, track: str | None, attribute: Path, scales: Sequence[float],
-    out: Path | None, musicxml: bool, wav: bool, png: bool,
+    steps: Sequence[float], out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
     from seqvae import files
-    from seqvae.engine import find_attribute
+    from seqvae.engine import Place, find_attribute
 
     out, song = out or HERE, Path(what)
+    word, asked = goals(scales, steps)
     with results(out) as folder, Progress() as tell:
         read, pipeline = files.read(song), opened(model)
         learnt = find_attribute(attribute, model, pipeline)
-        songs = pipeline.shift(read, [[(learnt, scale)] for scale in scales], track=track)
-        named = dict(zip([f"{song.stem}.at{scale:+g}" for scale in scales], songs, strict=True))
+        songs = pipeline.shift(read, [[Place(learnt, goal, word == "by")] for goal in asked], track=track)
+        named = dict(zip([f"{song.stem}.{word}{goal:+g}" for goal in asked], songs, strict=True))
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
     summarise(named, out)
 

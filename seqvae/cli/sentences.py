@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seqvae.cli.console import opened, origin, table
+from seqvae.cli.console import goals, opened, origin, table
 
 if TYPE_CHECKING:
     from seqvae.decoding import Beam, Sampling
@@ -54,16 +54,18 @@ def vary(
 
 
 def shift(
-    what: str, model: str, attribute: Path, scales: Sequence[float], beam: int, length_penalty: float,
-    out: Path | None,
+    what: str, model: str, attribute: Path, scales: Sequence[float], steps: Sequence[float], beam: int,
+    length_penalty: float, out: Path | None,
 ) -> None:  # fmt: skip
-    from seqvae.engine import find_attribute
+    from seqvae.engine import Place, find_attribute
 
+    word, asked = goals(scales, steps)
     how = strategy(0.0, 0, 1.0, beam, length_penalty)
     pipeline = opened(model)
     learnt = find_attribute(attribute, model, pipeline)
-    texts = pipeline.shift(what, [[(learnt, scale)] for scale in scales], how)
-    show(("scale", "text"), list(zip(scales, texts, strict=True)), out, pipeline.notices([what]))
+    texts = pipeline.shift(what, [[Place(learnt, goal, word == "by")] for goal in asked], how)
+    columns = ("by" if steps else "scale", "text")
+    show(columns, list(zip(asked, texts, strict=True)), out, pipeline.notices([what]))
 
 
 def strategy(

@@ -1,4 +1,4 @@
-"""train, evaluate, models."""
+"""train, evaluate, models, attributes learn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from seqvae.cli.console import Progress, table
+from seqvae.cli.console import Progress, given, table
 
 FIGURES = ("nll", "kl", "mi", "active_units", "weight", "perplexity", "onset_pitch_f1", "bleu")
 PILES = ("corpus", "samples")  # whose figures stand side by side
@@ -121,28 +121,64 @@ def models(as_json: bool) -> None:
 
 @click.group()
 def attributes() -> None:
-    """Learn ways through the latent space from labelled texts or pictures."""
+    """Learn ways through the latent space."""
 
 
 @attributes.command()
-@click.argument("files", metavar="FILE [FILE]", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--label", metavar="NAME", help="Column of labels; found by itself otherwise.")
-@click.option("-m", "--model", default="sentences", show_default=True, metavar="NAME|DIR")
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="File, .safetensors.")
+@click.argument("what", metavar="FILE [FILE] | MEASURE...", nargs=-1, required=True)
+@click.option("--label", metavar="NAME", help="Files: column of labels; found by itself otherwise.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=20_000, show_default=True, help="Things of each kind."
+    "--corpus",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Measures: made by prepare, like the model's.",
 )
-def learn(files: tuple[Path, ...], label: str | None, model: str, out: Path, limit: int) -> None:
+@click.option(
+    "--method",
+    type=click.Choice(["regression", "difference"]),
+    default="regression",
+    show_default=True,
+    help="Measures: by all windows, or by the quarters that have most and least.",
+)
+@click.option("--orthogonal", is_flag=True, help="Measures: the others of the kind stay as they are.")
+@click.option("-m", "--model", default="sentences", show_default=True, metavar="NAME|DIR")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True,
+    help="File, .safetensors; of several measures the folder of their files.",
+)  # fmt: skip
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20_000,
+    show_default=True,
+    help="Things of each kind, or windows.",
+)
+def learn(
+    what: tuple[str, ...], label: str | None, corpus: Path | None, method: str, orthogonal: bool, model: str,
+    out: Path, limit: int,
+) -> None:  # fmt: skip
     """From two files of texts what leads from the one kind to the other; or from one file with two labels.
 
-    Pictures are read from folders, whose names label what is in them, or .npz files.
+    Pictures are read from folders, whose names label what is in them, or .npz files. With --corpus, the ways
+    along which measures rise, such as note-density of melodies, from the train split of a prepared corpus.
     """
     from seqvae.cli.console import opened
 
-    if len(files) > 2 or (label and len(files) > 1):
-        raise click.UsageError("an attribute is learnt of two files, or of one with labels")
-    counts = opened(model).learn_attribute(files, out, label, limit)
-    table(("kind", "count"), counts.items())
+    asked = {parameter.name for parameter in given(click.get_current_context())}
+    if corpus is None:
+        if wrong := asked & {"method", "orthogonal"}:
+            raise click.UsageError(f"--{min(wrong)} is how measures are learnt: give their --corpus")
+        if len(what) > 2 or (label and len(what) > 1):
+            raise click.UsageError("an attribute is learnt of two files, or of one with labels")
+        counts = opened(model).learn_attribute([Path(name) for name in what], out, label, limit)
+        table(("kind", "count"), counts.items())
+    else:
+        if label:
+            raise click.UsageError("--label names what kinds stand in, and measures have no kinds")
+        files = {name: out / f"{name}.safetensors" if len(what) > 1 else out for name in what}
+        count = opened(model).learn_measures(corpus, files, method, orthogonal, limit)
+        table(("measure", "windows"), [(name, count) for name in files])
+        out = min(files.values())
     click.echo(f"the attribute is {out}: try seqvae shift WHAT --model {model} --attribute {out}")
 
 
@@ -158,6 +194,7 @@ def flat(figures: dict[str, Any], above: str = "") -> Iterator[tuple[str, object
 def about(name: str, folder: Path) -> dict[str, str]:
     """A model's row; a figure its config.json does not hold is blank."""
     from seqvae.checkpoint import read_config
+    from seqvae.engine import attributes_of
 
     config = read_config(folder)
     kl = next((config[at]["kl"] for at in ("figures", "test", "valid") if "kl" in config.get(at, {})), None)
@@ -169,4 +206,5 @@ def about(name: str, folder: Path) -> dict[str, str]:
         "size": f"{size / 1e6:.1f} MB",
         "KL": f"{kl:.1f} nats" if kl is not None else "",
         "licence": str(config.get("licence", "")),
+        "attributes": ", ".join(attributes_of(folder)),
     }

@@ -190,11 +190,11 @@ vary = verb(
 )
 shift = verb(
     "shift",
-    """Bring a song's melody, a sentence or a picture to places of an attribute.
+    """Bring a song's melody, a sentence or a picture to places of an attribute, or move it from where it is.
 
     The attribute is a file that `seqvae attributes learn` made, or one of the model's own by its name:
-    note-density, pitch, pitch-range and syncopation of melodies, length of texts, brightness of pictures,
-    glasses of the embedded avatars.
+    note-density, pitch, pitch-range, average-interval, syncopation, scale-consistency and mode (how major) of
+    melodies, length of texts, brightness of pictures, glasses of the embedded avatars.
     """,
     [
         WHAT,
@@ -207,10 +207,16 @@ shift = verb(
             ["--scale", "scales"],
             type=float,
             multiple=True,
-            default=(-1.0, -0.5, 0.0, 0.5, 1.0),
-            show_default=True,
-            help="How far; again for several.  1 is where the second kind is on average, -1 the first; of a "
+            show_default="-1, -0.5, 0, 0.5, 1",
+            help="A place; again for several.  1 is where the second kind is on average, -1 the first; of a "
             "measure, one standard deviation from the mean.",
+        ),
+        click.Option(
+            ["--by", "steps"],
+            type=float,
+            multiple=True,
+            help="Instead: how far from where it is, each window by itself; again for several.  1 is one "
+            "standard deviation of the corpus.",
         ),
         *SEARCHED,
         *written(png=False),

@@ -405,7 +405,7 @@ class Offered:
     # -- attributes
 
     def attributes(self) -> list[AttributeInfo]:
-        own = [*attributes_of(self.folder), *self._measured()]
+        own = dict.fromkeys([*attributes_of(self.folder), *self._measured()])
         taught = [name for name in self._taught() if name not in own]
         return [AttributeInfo(name=name, own=name in own) for name in [*own, *taught]]
 
@@ -438,7 +438,7 @@ class Offered:
     def _measured(self) -> dict[str, Attribute]:
         with self.lock:
             if self.measured is None:
-                self.measured = self.model.measured()
+                self.measured = self.model.measured(known=attributes_of(self.folder))
         return self.measured
 
     def _taught(self) -> dict[str, Path]:
