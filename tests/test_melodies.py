@@ -616,7 +616,7 @@ def test_a_shift_goes_there_window_by_window(pipeline: Melodies) -> None:
 def test_a_step_moves_every_window_from_where_it_is(pipeline: Melodies) -> None:
     """Of a kind by half the way between the means; of a measure by what is heard."""
     encoding = pipeline.encode(joy)
-    told = np.stack([CODEC.condition(window.phrase.metre) for window in encoding.windows])
+    told = np.stack([CODEC.condition(window.phrase) for window in encoding.windows])
     kinds = nowhere(SMALL.latent)._replace(means=torch.stack((-encoding.means[0], encoding.means[0])))
     z = pipeline.shifted(encoding.means, told, [[Place(kinds, by, True)] for by in (0.0, -1.5)])
     torch.testing.assert_close(z, torch.stack((encoding.means, encoding.means - 1.5 * encoding.means[0])))
