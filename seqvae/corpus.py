@@ -115,9 +115,10 @@ def prepare(
     count: int = FACES,
     progress: Progress | None = None,
 ) -> Report:
-    """Makes the corpus of a file or folder, with "folk" of the folk tunes that ship with music21, with
-    "wordnet" of WordNet's examples, "wordnet-glosses" of its definitions too, with "digits" of those that
-    ship with scikit-learn, with "avatars" of `count` faces drawn from the seed; the codec says of which kind.
+    """Makes the corpus of a file or folder, with "folk" or "chorales" of the folk tunes or Bach's works that
+    ship with music21, with "wordnet" of WordNet's examples, "wordnet-glosses" of its definitions too, with
+    "digits" of those that ship with scikit-learn, with "avatars" of `count` faces drawn from the seed; the
+    codec says of which kind.
 
     Reads in `workers` processes (default: one a core; 0: in this one, which a crash of a reader then ends).
     Called again after a kill it goes on where it was. `valid` and `test` are shares of the tunes; the split

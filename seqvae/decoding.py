@@ -207,8 +207,8 @@ class Stepper:
         """Logits (B, V) of stream k from its hidden layer (B, width), overwritten; last as in `select`."""
         weight, bias = self.scores[k]
         logits = torch.addmm(bias, layer.relu_() if self.rectified[k] else layer, weight)
-        if k == 0 and self.streams[0].kind == "increasing":
-            logits.masked_fill_(self.symbols <= last[:, None], -1e4)
+        if k == 0 and (climb := self.streams[0].climb) is not None:
+            logits.masked_fill_(self.symbols < last[:, None] + climb, -1e4)
         return logits
 
     @torch.inference_mode()

@@ -31,7 +31,7 @@ from seqvae.importance import importance_nll
 from seqvae.latent import Mixture, divergences, minibatch_mi, slerp
 from seqvae.metrics import music, pictures, styles, text
 from seqvae.objective import Elbo, Posterior
-from seqvae.song import Phrase, SeqvaeError, assemble
+from seqvae.song import Phrase, SeqvaeError, assemble, lead
 
 BATCH = 256
 COUNTED = 10_000  # training texts that tell which words are common
@@ -118,8 +118,12 @@ def compare_melodies(corpus: Corpus, pairs: list[tuple[Phrase, Phrase]]) -> dict
 
 
 def describe_melodies(phrases: Sequence[Phrase]) -> dict[str, float]:
-    """Leaps, rests, key, density and range; consistency of scale and groove, and the numbers of the style."""
-    return music.summary(phrases) | styles.summary(phrases)
+    """Leaps, rests, key, density and range; consistency of scale and groove, and the numbers of the style.
+
+    Of an ensemble those of its `lead`.
+    """
+    lines = [lead(phrase) for phrase in phrases]
+    return music.summary(lines) | styles.summary(lines)
 
 
 def compare_texts(corpus: Corpus, pairs: list[tuple[str, str]]) -> dict[str, float]:

@@ -91,13 +91,19 @@ def folk(essen: bool = False) -> Iterator[tuple[str, Song | SeqvaeError]]:
     Names are "collection/book.abc#X:12 Title". The Essen collection's terms forbid commercial use. Raises
     SeqvaeError when music21 is not installed.
     """
-    spec = importlib.util.find_spec("music21")
-    if spec is None or spec.origin is None:
-        raise SeqvaeError("the folk tunes ship with music21, which is not installed: run pip install music21")
+    root = shipped("folk tunes")
     for name in COLLECTIONS + (("essenFolksong",) if essen else ()):
-        for path in sorted((Path(spec.origin).parent / "corpus" / name).glob("*.abc")):
+        for path in sorted((root / name).glob("*.abc")):
             for label, song in read_all(path):
                 yield f"{name}/{label}", song
+
+
+def shipped(what: str) -> Path:
+    """The folder of the music that music21 ships. Raises SeqvaeError when it is not installed."""
+    spec = importlib.util.find_spec("music21")
+    if spec is None or spec.origin is None:
+        raise SeqvaeError(f"the {what} ship with music21, which is not installed: run pip install music21")
+    return Path(spec.origin).parent / "corpus"
 
 
 def write(song: Song, path: str | os.PathLike[str]) -> None:
@@ -288,7 +294,7 @@ def _notes(track: Any, tpq: int, late: int = 0) -> list[Note]:
     onsets = ((ticks[ranks] - late) / tpq).tolist()
     durations = ((columns["duration"][ranks] + late) / tpq).tolist()
     columns = (onsets, durations, pitches[ranks].tolist(), columns["velocity"][ranks].tolist())
-    return list(map(Note._make, zip(*columns, strict=True)))
+    return list(map(Note, *columns))
 
 
 def _midi(data: bytes) -> Song:

@@ -85,8 +85,8 @@ def nll_at(stepper: Stepper, z: Tensor, steps: Tensor, condition: Tensor) -> Ten
                 layer = layer + stepper.earlier[k - 1][now[:k] + stepper.places[:k]].sum(0)
             if stepper.rectified[k]:
                 layer = layer.relu()
-            if k == 0 and t and stepper.streams[0].kind == "increasing":
-                bias = bias.masked_fill(stepper.symbols <= steps[t - 1, 0], -1e4)
+            if k == 0 and t and (climb := stepper.streams[0].climb) is not None:
+                bias = bias.masked_fill(stepper.symbols < steps[t - 1, 0] + climb, -1e4)
             own = torch.addmm(bias[now[k : k + 1]], layer, weight[:, now[k : k + 1]])[:, 0]
             total += log_total(layer, weight, bias) - own
     return total

@@ -1,7 +1,8 @@
 """How melodies sound beside a corpus's own: to an n-gram model of its training windows, and in their style.
 
 Conventions: the n-gram model reads a window as a step a sixteenth, hold, note-off or pitch, with END (the
-``melody`` codec), in nats a window; finer onsets are rounded to that grid, for whoever made them.
+``melody`` codec), in nats a window; finer onsets are rounded to that grid, for whoever made them. Of an
+ensemble its `lead` alone is heard.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from seqvae.codecs.grid import END, FIRST
 from seqvae.corpus import Corpus
 from seqvae.metrics import ngram, styles, text
 from seqvae.metrics.music import share
-from seqvae.song import Phrase
+from seqvae.song import Phrase, lead
 
 ORDER = 6  # symbols of the longest gram
 READ = 120_000  # bars of training windows at most that the n-gram model learns
@@ -31,7 +32,7 @@ def events(corpus: Corpus, phrases: Sequence[Phrase]) -> list[np.ndarray]:
     """Each phrase in sixteenths: (T,), END last. Raises `SeqvaeError` for one of another number of bars."""
     config = corpus.codec.config()
     grid = GridCodec(int(config["bars"]), int(config["bar_ticks"]))
-    return [grid.encode(phrase).steps[:, 0] for phrase in phrases]
+    return [grid.encode(lead(phrase)).steps[:, 0] for phrase in phrases]
 
 
 def learnt(corpus: Corpus, split: str = "train", most: int = READ) -> list[np.ndarray]:
@@ -93,7 +94,8 @@ class Style:
     """
 
     def __init__(self, phrases: Sequence[Phrase], first: np.ndarray) -> None:
-        reference, control = ([phrases[i] for i in np.flatnonzero(half).tolist()] for half in (first, ~first))
+        halves = (np.flatnonzero(half).tolist() for half in (first, ~first))
+        reference, control = ([lead(phrases[i]) for i in half] for half in halves)
         self.reference, self.real = styles.features(reference), {}
         if len(reference) > 1 and control:
             self.real = styles.likeness(styles.features(control), self.reference)
@@ -106,7 +108,7 @@ class Style:
         """By feature, those of other phrases, and their area as a share of the second half's, 0 of none."""
         if not self.real or not phrases:
             return {}
-        found = styles.likeness(styles.features(phrases), self.reference)
+        found = styles.likeness(styles.features([lead(phrase) for phrase in phrases]), self.reference)
         return {
             name: one._asdict() | {"area_of_real": share(one.area, self.real[name].area)}
             for name, one in found.items()

@@ -1,7 +1,8 @@
-"""Melodies: a trained model that samples, reconstructs, varies and interpolates them.
+"""Melodies: a trained model that samples, reconstructs, varies and interpolates them, or ensembles of voices.
 
 Conventions: a song's melody is cut into windows of the model's number of bars, from its first bar line on;
-each has one z, so W windows are z (W, Z). Windows without notes never reach the model and stay silent.
+each has one z, so W windows are z (W, Z). Windows without notes never reach the model and stay silent. A
+model of an ensemble, such as a chorale, takes all its voices together for what is called the melody here.
 Wherever a song is asked for, a `Song`, the path of a file or a PrettyMIDI will do. Song i of a seed is the
 same whatever n is. Where a model is told chords, those of a song are found in its other parts.
 What a method changes or leaves out stands in Song.notices; what a user can get wrong is a `SeqvaeError`.
@@ -24,6 +25,7 @@ from seqvae.checkpoint import Saved
 from seqvae.codecs.bars import HIGHEST, LONGEST, LOWEST, BarsCodec
 from seqvae.decoding import GREEDY, Sampling
 from seqvae.engine import Engine, Places, along, require, require_variation, sampling
+from seqvae.ensembles import Voices
 from seqvae.harmony import HALVES, block_chords, key_of, parse_chords
 from seqvae.latent import bilinear, slerp
 from seqvae.song import (
@@ -31,6 +33,7 @@ from seqvae.song import (
     TICKS,
     Key,
     Metre,
+    Note,
     Part,
     Phrase,
     SeqvaeError,
@@ -38,7 +41,6 @@ from seqvae.song import (
     Window,
     assemble,
     find_key,
-    melody,
     seconds,
     transpose,
 )
@@ -54,7 +56,7 @@ class Encoding:
     """A song's melody as windows (their onsets, metres and notes) and their posterior means."""
 
     song: Song
-    track: int  # index in song.parts
+    tracks: tuple[tuple[int, ...], ...]  # of each voice the indices in song.parts
     windows: tuple[Window, ...]  # W of them
     means: Tensor  # (W, Z); zeros where a window has no notes
     notices: tuple[str, ...] = ()  # what the spelling changes
@@ -103,14 +105,14 @@ class Melodies(Engine):
         if isinstance(song, Encoding):
             return song
         song = load(song)
-        index, part = melody(song, track)
-        found = self.codec.windows(song, index, part)
+        voices = self.codec.voices(song, track)
+        found = self.codec.windows(song, voices)
         filled = [i for i, window in enumerate(found) if window.phrase.notes]
         means = torch.zeros(len(found), self.saved.model.size.latent)
         means[filled] = self._means([found[i].phrase for i in filled]) if filled else means
-        notices = losses(song.parts[index], part, self.codec, [found[i].phrase for i in filled])
+        notices = losses(song, voices, self.codec, [found[i].phrase for i in filled])
         unheard = self._unheard([found[i].phrase.metre for i in filled])
-        return Encoding(song, index, tuple(found), means, (*notices, *unheard))
+        return Encoding(song, voices.tracks, tuple(found), means, (*notices, *unheard))
 
     @torch.inference_mode()
     def decode(
@@ -118,12 +120,12 @@ class Melodies(Engine):
     ) -> list[Phrase]:
         """z (N, Z) -> N phrases in one metre."""
         metre = Metre.parse(metre) if isinstance(metre, str) else metre
-        return self._decode(z, [Phrase((), metre, self.codec.bars)] * len(z), how, seed)
+        return self._decode(z, [self.codec.silence(metre)] * len(z), how, seed)
 
     @torch.inference_mode()
     def sample(
         self, n: int = 1, *, bars: int = 4, metre: str | Metre = "4/4", key: str | Key | None = None,
-        chords: str | Sequence[Key | None] | None = None, tempo: float = 120.0, program: int = 0,
+        chords: str | Sequence[Key | None] | None = None, tempo: float = 120.0, program: int | None = None,
         temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0, prior: str = "fitted",
     ) -> list[Song]:  # fmt: skip
         """n new melodies of so many bars, at a tempo in quarter notes a minute.
@@ -131,7 +133,8 @@ class Melodies(Engine):
         The first window's z comes from the mixture of exemplars, that is the widened posterior of a training
         window in that metre, each later one from the fitted succession; a model without them, or
         prior="standard", draws from N(0, I) and for a later one goes half way (slerp) to a fresh draw. With a
-        key, a melody is moved the nearest way to that tonic; major or minor is the model's choice.
+        key, a melody is moved the nearest way to that tonic; major or minor is the model's choice. The
+        programme, a piano's unless given, is a melody's; the parts of an ensemble have their own.
 
         With chords, as `parse_chords` reads them or one a half bar, over and over, the model is told them and
         their key, nothing is moved, and they are a second part, "chords". Such a model is told a key without
@@ -144,6 +147,9 @@ class Melodies(Engine):
         require(n >= 1 and bars >= 1, f"at least 1 melody of at least 1 bar can be made, not {n} of {bars}")
         fine = SLOWEST <= tempo <= FASTEST
         require(fine, f"a tempo lies in {SLOWEST:g} to {FASTEST:g} quarters a minute, not {tempo:g}")
+        alone = program is None or not self.codec.ensemble
+        require(alone, f"the parts of a {self.codec.ensemble} have their own programmes; leave out the one")
+        program = program or 0
         require(0 <= program <= 127, f"a General MIDI programme is a number from 0 to 127, not {program}")
         count = ceil(bars / self.codec.bars)
         frames = self._frames(count, metre, key, chords)
@@ -164,7 +170,7 @@ class Melodies(Engine):
         self, count: int, metre: Metre, key: Key | None, chords: str | Sequence[Key | None] | None
     ) -> list[Phrase]:
         """So many windows without notes, told the key and the chords over and over where the model is."""
-        frame = Phrase((), metre, self.codec.bars, key=key)
+        frame = replace(self.codec.silence(metre), key=key)
         if chords is None:
             return [frame] * count
         require(bool(self.codec.chords), "this model is told no chords; train one on a corpus with --chords")
@@ -234,7 +240,7 @@ class Melodies(Engine):
         phrases = self.decode(z, metre)
         song = assemble(phrases)
         found = [Window(i * one.beats, one, i * one.bars) for i, one in enumerate(phrases)]
-        return Encoding(song, 0, tuple(found), z)
+        return Encoding(song, tuple((i,) for i in range(len(song.parts))), tuple(found), z)
 
     @torch.inference_mode()
     def shift(self, song: Source, places: Sequence[Places], *, track: str | int | None = None) -> list[Song]:
@@ -295,7 +301,7 @@ class Melodies(Engine):
 
     def _untold(self) -> np.ndarray:
         metre = Metre.parse(next(iter(self.config.get("metres", ())), "4/4"))
-        return self._told([Phrase((), metre, self.codec.bars)])
+        return self._told([self.codec.silence(metre)])
 
     def _unheard(self, metres: Sequence[Metre]) -> tuple[str, ...]:
         """A notice for each metre that the training corpus, where the model says, did not hold."""
@@ -318,7 +324,7 @@ class Melodies(Engine):
 
     def _rendered(self, encoding: Encoding, z: Tensor, how: Sampling, seed: int) -> list[Song]:
         """The encoded song for each row of z (n, W, Z), with the melody that the row means in its place."""
-        song, track, found = encoding.song, encoding.track, encoding.windows
+        song, found = encoding.song, encoding.windows
         filled = [i for i, window in enumerate(found) if window.phrase.notes]
         frames = [found[i].phrase for i in filled] * len(z)
         decoded = iter(self._decode(z[:, filled].flatten(0, 1), frames, how, seed))
@@ -326,10 +332,11 @@ class Melodies(Engine):
         for _ in range(len(z)):
             phrases = [next(decoded) if w.phrase.notes else w.phrase for w in found]
             line = assemble(phrases, onsets=[window.onset for window in found])
-            part = replace(song.parts[track], notes=line.parts[0].notes)
-            parts = (*song.parts[:track], part, *song.parts[track + 1 :])
+            own = dict.fromkeys((i for track in encoding.tracks for i in track), tuple[Note, ...]())
+            own |= {track[0]: part.notes for track, part in zip(encoding.tracks, line.parts, strict=True)}
+            parts = [replace(p, notes=own[i]) if i in own else p for i, p in enumerate(song.parts)]
             notices = tuple(dict.fromkeys((*song.notices, *encoding.notices, *line.notices)))
-            songs.append(replace(song, parts=parts, notices=notices))
+            songs.append(replace(song, parts=tuple(parts), notices=notices))
         return songs
 
     def _between(self, ends: Sequence[Encoding], path: list[Cell], how: Sampling, seed: int) -> list[Phrase]:
@@ -357,14 +364,16 @@ def load(song: Source) -> Song:
     return files.read(Path(song)) if isinstance(song, (str, Path)) else files.from_pretty_midi(song)
 
 
-def losses(whole: Part, line: Part, codec: BarsCodec, phrases: Sequence[Phrase]) -> tuple[str, ...]:
-    """What taking the upper line of a part and spelling its phrases change, each in a sentence."""
-    notes, lost = line.notes, len(whole.notes) - len(line.notes)
+def losses(song: Song, voices: Voices, codec: BarsCodec, phrases: Sequence[Phrase]) -> tuple[str, ...]:
+    """What taking the upper lines of a song's parts and spelling their phrases change, each in a sentence."""
+    notes, whole = voices.part.notes, sum(len(song.parts[i].notes) for own in voices.tracks for i in own)
+    lost = whole - len(notes)
     folded = sum(not LOWEST <= note.pitch <= HIGHEST for note in notes)
     moved = sum(map(codec.moved, phrases))
     held = sum(note.duration * TICKS > LONGEST for note in notes)
+    below = "have no place in the voices" if codec.ensemble else "lie below the melody"
     sentences = {
-        f"{lost} of {len(whole.notes)} notes lie below the melody and were left out": lost,
+        f"{lost} of {whole} notes {below} and were left out": lost,
         f"{folded} pitches outside {LOWEST} to {HIGHEST} were moved into it by octaves": folded,
         f"{moved} of {len(notes)} onsets were moved to the grid of {TICKS} ticks a quarter": moved,
         f"{held} notes were shortened to {LONGEST // TICKS} quarters": held,
@@ -373,16 +382,22 @@ def losses(whole: Part, line: Part, codec: BarsCodec, phrases: Sequence[Phrase])
 
 
 def trimmed(song: Song, beats: float) -> Song:
-    """A song of one part without what lies or sounds past so many beats."""
-    part = song.parts[0]
-    kept = (note for note in part.notes if note.onset < beats - SLACK)
-    notes = tuple(note._replace(duration=min(note.duration, beats - note.onset)) for note in kept)
-    return replace(song, parts=(replace(part, notes=notes),))
+    """A song without what lies or sounds past so many beats."""
+    parts = []
+    for part in song.parts:
+        kept = (note for note in part.notes if note.onset < beats - SLACK)
+        notes = tuple(note._replace(duration=min(note.duration, beats - note.onset)) for note in kept)
+        parts.append(replace(part, notes=notes))
+    return replace(song, parts=tuple(parts))
+
+
+def pitched(song: Song) -> list[Note]:
+    return [note for part in song.parts if not part.drums for note in part.notes]
 
 
 def in_key(song: Song, wanted: Key | None, notices: tuple[str, ...] = ()) -> Song:
-    """A song of one part moved the nearest way to a tonic, its key written in; the notices are added."""
-    notes = song.parts[0].notes
+    """A song moved the nearest way to a tonic, its key written in; the notices are added."""
+    notes = pitched(song)
     if not notes:
         return replace(song, notices=(*song.notices, *notices, "the model chose silence: try another seed"))
     found = find_key(notes)
@@ -419,21 +434,25 @@ def laid_out(ends: Sequence[Encoding], path: Sequence[Cell], phrases: Sequence[P
     onsets = [first if opening >= -first - SLACK else 0.0]  # a pickup, unless something sounds before it
     for cell in path:
         onsets.append(onsets[-1] + ends[cell.leader].span(cell.places[cell.leader]))
-    paces, programs = [pace(end.song) for end in ends], [end.song.parts[end.track].program for end in ends]
+    paces = [pace(end.song) for end in ends]
     title = " to ".join(end.song.title for end in ends) if all(end.song.title for end in ends) else ""
     song = assemble(phrases, onsets=onsets[:-1], title=title)
     turn = next((at for at, cell in zip(onsets, path, strict=False) if cell.leader), inf)
-    notes = song.parts[0].notes
-    turn = inf if programs[0] == programs[1] else turn
-    halves = [[n for n in notes if (n.onset >= turn - SLACK) == late] for late in (False, True)]
-    parts = tuple(Part(tuple(half), program=p) for half, p in zip(halves, programs, strict=True) if half)
+    parts: list[Part] = []
+    for voice, part in enumerate(song.parts):
+        programs = [end.song.parts[end.tracks[voice][0]].program for end in ends]
+        change = inf if programs[0] == programs[1] or part.drums else turn
+        halves = [[n for n in part.notes if (n.onset >= change - SLACK) == late] for late in (False, True)]
+        named = zip(halves, programs, strict=True)
+        parts += [replace(part, notes=tuple(half), program=program) for half, program in named if half]
     tempi: list[tuple[float, float]] = []
     for at, cell in zip(onsets, path, strict=False):
         tempo = paces[0] * (paces[1] / paces[0]) ** cell.t  # equal where the two are, to the last bit
         if not tempi or tempo != tempi[-1][1]:
             tempi.append((max(0.0, at), tempo))
-    key = find_key(notes) if notes else None
-    return replace(song, parts=parts or song.parts, tempi=tuple(tempi), key=key)
+    song = replace(song, parts=tuple(parts) or song.parts, tempi=tuple(tempi))
+    notes = pitched(song)
+    return replace(song, key=find_key(notes) if notes else None)
 
 
 def meeting(ends: Sequence[Encoding], fit: str) -> tuple[str, ...]:
@@ -450,7 +469,9 @@ def meeting(ends: Sequence[Encoding], fit: str) -> tuple[str, ...]:
     if counts[0] != counts[1]:
         which, how = "first" if counts[0] < counts[1] else "second", {"loop": "looped"}.get(fit, "stretched")
         notices.append(f"the {which} song was {how} from {min(counts)} windows to the other's {max(counts)}")
-    if any(others := [sum(bool(part.notes) for part in end.song.parts) - 1 for end in ends]):
+    own = [sum(map(len, end.tracks)) for end in ends]
+    others = [sum(bool(part.notes) for part in end.song.parts) - n for end, n in zip(ends, own, strict=True)]
+    if any(others):
         notices.append(f"the other tracks ({others[0]} and {others[1]}) sound in the ends alone")
     if any(len(end.song.tempi) > 1 for end in ends):
         notices.append("tempo changes sound in the ends alone; between them each song has its mean tempo")

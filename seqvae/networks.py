@@ -24,7 +24,7 @@ def table(stream: Stream, width: int) -> nn.Embedding:
     """(size + 2, width): symbols, START, DROPPED; ordered kinds begin as sines and cosines of their value."""
     rows = nn.Embedding(stream.size + 2, width)
     nn.init.normal_(rows.weight, std=0.1 if stream.kind == "word" else 0.5)
-    if stream.kind in ("increasing", "ordinal"):
+    if stream.kind in ("increasing", "rising", "ordinal"):
         half = width // 2
         periods = torch.exp(torch.linspace(math.log(3), math.log(2 * stream.size), half))
         angle = 2 * math.pi * torch.arange(stream.size)[:, None] / periods
@@ -192,12 +192,12 @@ class Heads(nn.Module):
 
     def logits(self, layers: list[Tensor], steps: Tensor, tables: Steps) -> list[Tensor]:
         """K logits (B, T, V) of the layers; of an increasing stream none can be reached but what is past the
-        step before."""
+        step before, of a rising one nothing below it."""
         found = [F.linear(layer, *pair) for layer, pair in zip(layers, self.weights(tables), strict=True)]
-        if self.streams[0].kind == "increasing":
+        if (climb := self.streams[0].climb) is not None:
             previous = F.pad(steps[:, :-1, 0], (1, 0), value=-1)  # (B, T)
             symbols = torch.arange(self.streams[0].size, device=steps.device)
-            found[0] = found[0].masked_fill(symbols <= previous[..., None], -1e4)
+            found[0] = found[0].masked_fill(symbols < previous[..., None] + climb, -1e4)
         return found
 
     def nll(self, layers: list[Tensor], steps: Tensor, tables: Steps) -> list[Tensor]:

@@ -81,6 +81,26 @@ RECIPES = {
         learning_rate=1.5e-3,
         precision="bf16",
     ),
+    "chorale": Recipe(
+        about="2 bars of four voices; latent=0 is the plain LSTM to compare with",
+        size=Size(embedding=(64, 16, 64, 32, 8), encoder=192, decoder=256, head=128, latent=64),
+        objective=Elbo(beta=0.2, warmup=6000),
+        batch_size=64,
+        steps=6_000,
+        learning_rate=2e-3,
+        dropout=0.2,
+        precision="bf16",
+        evaluate_every=500,
+    ),
+    "trio": Recipe(
+        about="2 bars of melody, bass and drums",
+        size=Size(embedding=(96, 16, 96, 48, 8), encoder=256, decoder=384, head=160, latent=128),
+        objective=Elbo(beta=0.2, warmup=8000),
+        batch_size=64,
+        steps=8_000,
+        learning_rate=1.5e-3,
+        precision="bf16",
+    ),
     "small": Recipe(
         about="a first model of your own files in minutes of one CPU core",
         size=Size(embedding=(64, 64, 32, 8), encoder=160, decoder=256, head=128, latent=64),
@@ -136,7 +156,8 @@ RECIPES = {
         evaluate_every=782,
     ),
 }
-DEFAULTS = {"melody": "small", "text": "text", "image": "pictures"}  # by the kind of codec
+# By the kind of codec, or by its ensemble:
+DEFAULTS = {"melody": "small", "text": "text", "image": "pictures", "chorale": "chorale", "trio": "trio"}
 
 
 def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:

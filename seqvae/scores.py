@@ -181,7 +181,7 @@ def _bars(score: Any, staves: Sequence[Sequence[Any]]) -> list[Bar]:
     for bracket in score.recurse().getElementsByClass(spanner.RepeatBracket):
         spanned = [index[id(measure)] for measure in bracket.getSpannedElements() if id(measure) in index]
         if spanned:
-            found[min(spanned)].endings = tuple(n for n in bracket.getNumberList() if 0 < n < 10)
+            found[min(spanned)].endings = tuple(n for n in bracket.numberRange if 0 < n < 10)
             found[max(spanned)].double = True
     return found
 

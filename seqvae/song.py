@@ -58,6 +58,7 @@ class Note(NamedTuple):
     duration: float  # beats
     pitch: int  # MIDI number
     velocity: int = 80
+    voice: int = 0  # in a phrase of an ensemble: the part of ENSEMBLES that plays it
 
 
 class Metre(NamedTuple):
@@ -118,6 +119,14 @@ class Part:
     name: str = ""
     program: int = 0  # General MIDI, 0-127
     drums: bool = False
+
+
+# The parts of each ensemble, their notes aside: a note's voice is a place here. "" is a melody.
+ENSEMBLES = {
+    "": (Part(()),),
+    "chorale": tuple(Part((), name, 52) for name in ("Soprano", "Alto", "Tenor", "Bass")),  # a choir
+    "trio": (Part((), "Melody"), Part((), "Bass", 32), Part((), "Drums", drums=True)),
+}
 
 
 @dataclass(frozen=True)
@@ -183,10 +192,18 @@ class Phrase:
     bars: int
     chords: tuple[Key | None, ...] = ()
     key: Key | None = None
+    ensemble: str = ""  # of ENSEMBLES
 
     @property
     def beats(self) -> float:
         return self.bars * self.metre.beats
+
+
+def lead(phrase: Phrase) -> Phrase:
+    """The first voice of an ensemble's phrase as a melody; a melody itself."""
+    if not phrase.ensemble:
+        return phrase
+    return replace(phrase, notes=tuple(note for note in phrase.notes if not note.voice), ensemble="")
 
 
 class Window(NamedTuple):
@@ -230,12 +247,13 @@ def runs(song: Song) -> Iterator[tuple[list[float], Metre, int]]:
             first = i
 
 
-def windows(song: Song, part: Part, bars: int, hop: int | None = None) -> list[Window]:
+def windows(song: Song, part: Part, bars: int, hop: int | None = None, ensemble: str = "") -> list[Window]:
     """A part cut into windows of `bars` bars in one metre, in order of time, up to the part's last onset.
 
-    Without hop the windows tile the song: every note lies in exactly one; those with no note are kept, so
-    that a reconstruction keeps time; the last one of a run (a stretch of bars in one metre) may hold fewer
-    bars or a bar cut short, and then its phrase still counts `bars` whole bars while its notes end early.
+    Its notes may be of several voices, an ensemble's. Without hop the windows tile the song: every note lies
+    in exactly one; those with no note are kept, so that a reconstruction keeps time; the last one of a run (a
+    stretch of bars in one metre) may hold fewer bars or a bar cut short, and then its phrase still counts
+    `bars` whole bars while its notes end early.
     With hop a window begins every `hop` bars of a run, and only windows of whole bars count. A note belongs
     where it begins, half a tick of earliness forgiven, and keeps its duration even across the window's end.
     Raises SeqvaeError when bars or hop is less than 1.
@@ -255,8 +273,8 @@ def windows(song: Song, part: Part, bars: int, hop: int | None = None) -> list[W
             if low == len(notes):
                 return found
             high = bisect_left(onsets, end - SLACK)
-            held = [Note(max(0.0, n[0] - start), n[1], n[2], n[3]) for n in notes[low:high]]
-            found.append(Window(start, Phrase(tuple(held), metre, bars), first + bar))
+            held = [Note(max(0.0, n[0] - start), *n[1:]) for n in notes[low:high]]
+            found.append(Window(start, Phrase(tuple(held), metre, bars, ensemble=ensemble), first + bar))
     return found
 
 
@@ -363,7 +381,7 @@ def score(notes: Sequence[Note], beats: float) -> float:
     The mean pitch in octaves + 3 x the share of monophonic time (1/3 in triads) + 2 x the share of the song
     in which they sound + 2 x the onsets a beat, 1 at most.
     """
-    onsets, durations, pitches, _ = zip(*sorted(notes), strict=True)
+    onsets, durations, pitches, *_ = zip(*sorted(notes), strict=True)
     sounding = end = 0.0
     for onset, duration in zip(onsets, durations, strict=True):
         sounding += max(0.0, min(duration, onset + duration - end))
@@ -418,12 +436,14 @@ def assemble(
     key: Key | None = None,
     title: str = "",
 ) -> Song:
-    """A song of one monophonic part: phrases laid end to end from beat 0, or each at its own onset (beats).
+    """A song of the parts of the phrases' ensemble.
 
-    With the onsets of windows() the song keeps the time, metre changes and pickup of the one they were cut
-    from. A note lasts to the next onset at most, so the last of a phrase may sound into the next phrase, and
-    the last of all keeps its duration. Of notes on one tick the highest stays, and notes at or past the next
-    phrase's onset or before beat 0 go; a notice counts what was left out. Raises SeqvaeError without phrases.
+    Phrases lie end to end from beat 0, or each at its own onset (beats). With the onsets of windows() the
+    song keeps the time, metre changes and pickup of the one they were cut from. A voice sounds one note at a
+    time, drums one of each key: it lasts to the next onset at most, so the last of a phrase may sound into
+    the next phrase, and the last of all keeps its duration. Of notes on one tick the highest stays, and notes
+    at or past the next phrase's onset or before beat 0 go; a notice counts what was left out. The programme
+    is a melody's. Raises SeqvaeError without phrases.
     """
     if not phrases:
         raise SeqvaeError("there are no phrases to assemble a song from")
@@ -441,10 +461,21 @@ def assemble(
         for note in phrase.notes:
             if -SLACK < (at := onset + note.onset) < end:
                 notes.append(note._replace(onset=max(0.0, at)))
-    line = cut(highest(notes))
-    lost = sum(len(phrase.notes) for phrase in phrases) - len(line)
+    parts = tuple(
+        replace(part, notes=lines([note for note in notes if note.voice == voice], part.drums))
+        for voice, part in enumerate(ENSEMBLES[phrases[0].ensemble])
+    )
+    parts = parts if phrases[0].ensemble else (replace(parts[0], program=program),)
+    lost = sum(len(phrase.notes) for phrase in phrases) - sum(len(part.notes) for part in parts)
     notices = (f"{lost} notes with no place in the line were left out",) if lost else ()
-    return Song((Part(line, program=program),), tuple(metres), ((0.0, tempo),), key, title, pickup, notices)
+    return Song(parts, tuple(metres), ((0.0, tempo),), key, title, pickup, notices)
+
+
+def lines(notes: Sequence[Note], drums: bool) -> tuple[Note, ...]:
+    """The notes of one voice as a part plays them: one at a time, or of drums one at a time of each pitch."""
+    pitches = sorted({note.pitch for note in notes}) if drums else [-1]
+    each = [[note for note in notes if note.pitch == pitch or not drums] for pitch in pitches]
+    return tuple(sorted(note._replace(voice=0) for line in each for note in cut(highest(line))))
 
 
 def find_key(notes: Sequence[Note]) -> Key:

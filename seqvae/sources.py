@@ -6,7 +6,6 @@ files of their own, are packed before they are spelt, so that `harvest` reads th
 in parallel, whatever their size, and never again after a kill.
 """
 
-import importlib.util
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ SUFFIXES = {"melody": MUSIC, "text": texts.SUFFIXES, "image": pictures.SUFFIXES}
 WORDS = {"melody": "music", "text": "text", "image": "image data"}
 BUILT_IN = {
     "folk": "melody",
+    "chorales": "melody",
     "wordnet": "text",
     "wordnet-glosses": "text",
     "digits": "image",
@@ -56,7 +56,8 @@ class Unit(NamedTuple):
         return cls(name, path, known.st_size, known.st_mtime_ns, split)
 
 
-WHOLE = {name: Unit(name, "", 0, 0) for name in BUILT_IN if name != "folk"}  # no files one by one
+SHIPPED = ("folk", "chorales")  # with music21, in files
+WHOLE = {name: Unit(name, "", 0, 0) for name in BUILT_IN if name not in SHIPPED}  # no files one by one
 
 
 class Packs(NamedTuple):
@@ -88,12 +89,15 @@ def _listed(suffixes: set[str]) -> str:
 
 def folk(essen: bool) -> list[Unit]:
     """The books of `files.folk`, each a file of its own for the workers."""
-    spec = importlib.util.find_spec("music21")
-    if spec is None or spec.origin is None:
-        raise SeqvaeError("the folk tunes ship with music21, which is not installed: run pip install music21")
-    root = Path(spec.origin).parent / "corpus"
+    root = files.shipped("folk tunes")
     collections = [root / name for name in files.COLLECTIONS + (("essenFolksong",) if essen else ())]
     return [Unit.of(str(path), str(root)) for books in collections for path in sorted(books.glob("*.abc"))]
+
+
+def chorales() -> list[Unit]:
+    """Bach's works in the corpus of music21, of which nearly all are chorales."""
+    root = files.shipped("chorales") / "bach"
+    return [Unit.of(str(path), str(root.parent)) for path in sorted(root.iterdir()) if path.suffix in MUSIC]
 
 
 def find(
@@ -122,7 +126,9 @@ def _files(
     source: str | Path, out: str | Path, kind: str, essen: bool
 ) -> tuple[list[Unit], list[tuple[str, str]]]:
     if BUILT_IN.get(str(source)) == kind:
-        return (folk(essen) if kind == "melody" else [WHOLE[str(source)]]), []
+        if str(source) in SHIPPED:
+            return (folk(essen) if source == "folk" else chorales()), []
+        return [WHOLE[str(source)]], []
     paths, faults = _walk(source, out)
     root = os.path.abspath(source)
     rejects = [(os.path.relpath(fault.filename, root), "the folder cannot be read") for fault in faults]

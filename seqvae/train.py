@@ -471,15 +471,16 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Train a recipe, or its kind's `DEFAULTS`, on a prepared corpus; returns the folder of the best model.
+    """Train a recipe on a prepared corpus; returns the folder of the best model.
 
-    start is a model folder to begin from instead of random weights, of the same codec and sizes. Without a
-    validation split the figures are of training windows, and said to be. A finished run resumed
-    stays as it is. Raises `SeqvaeError` for an unknown recipe or setting, an occupied folder, a resumed run
-    of other settings or another corpus, a loss that is no finite number.
+    Without a recipe it is the corpus's in `DEFAULTS`. start is a model folder to begin from instead of random
+    weights, of the same codec and sizes. Without a validation split the figures are of training windows, and
+    said to be. A finished run resumed stays as it is. Raises `SeqvaeError` for an unknown recipe or setting,
+    an occupied folder, a resumed run of other settings or another corpus, a loss that is no finite number.
     """
     corpus = Corpus.open(corpus_folder)
-    recipe = DEFAULTS[corpus.codec.kind] if recipe is None else recipe
+    of = getattr(corpus.codec, "ensemble", "") or corpus.codec.kind
+    recipe = DEFAULTS[of] if recipe is None else recipe
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise SeqvaeError(f"no recipe is called {recipe!r}; there are {', '.join(RECIPES)}")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -20,14 +21,16 @@ from hypothesis import settings  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 
+from seqvae import files  # noqa: E402
 from seqvae.cli import main  # noqa: E402
-from seqvae.codecs import NotesCodec  # noqa: E402
+from seqvae.codecs import NotesCodec, VoicesCodec  # noqa: E402
 from seqvae.corpus import collate  # noqa: E402
 from seqvae.latent import Attribute  # noqa: E402
 from seqvae.model import HierarchicalVAE, SequenceVAE, Size  # noqa: E402
 from seqvae.service.app import Settings, create_app  # noqa: E402
 from seqvae.song import Metre, Note, Phrase  # noqa: E402
 
+DATA = Path(__file__).parent.parent / "data"
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -160,3 +163,16 @@ def ready(url: str) -> bool:
         return httpx.get(f"{url}/readyz").status_code == 200
     except httpx.TransportError:
         return False
+
+
+@pytest.fixture(scope="session")
+def ensemble(size: Size) -> tuple[SequenceVAE, tuple[Tensor, Tensor, Tensor]]:
+    """An untrained model of trios, and our windows as a batch: steps (7, T, 5), lengths, conditions."""
+    codec = VoicesCodec(ensemble="trio")
+    batch = collate(
+        [codec.encode(piece) for _, piece in codec.pieces(files.read(DATA / "back_porch_trio.mid"))]
+    )
+    torch.manual_seed(0)
+    model = SequenceVAE(codec.streams, codec.conditions, replace(size, embedding=(12, 4, 12, 8, 4)))
+    steps, lengths, conditions = (torch.from_numpy(part) for part in batch)
+    return model.requires_grad_(False), (steps, lengths, conditions)

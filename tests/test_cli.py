@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from conftest import done, run
+from conftest import DATA, done, run
 
-from seqvae import engine, files
+from seqvae import engine, files, sources
 from seqvae.checkpoint import Saved, build_model, load_attribute, load_model, save_model
 from seqvae.cli import main
 from seqvae.cli.console import Progress, opened, table
 from seqvae.cli.melodies import gm_program
-from seqvae.codecs import NotesCodec
+from seqvae.codecs import NotesCodec, VoicesCodec
 from seqvae.corpus import Corpus, prepare
 from seqvae.latent import Mixture
 from seqvae.model import Size
@@ -167,6 +167,70 @@ def test_prepare(songs: Path, tmp_path: Path) -> None:
     assert "3 tunes of 4 files kept, 2 left out" in said and "left out: 1 x not music" in said
     assert "onsets moved" in said and "kept" in said and "metres: 4/4" in said
     assert json.loads((tmp_path / "corpus" / "corpus.json").read_text())["codec"]["bars"] == 1
+
+
+def test_an_ensemble_from_files_to_songs(songs: Path, tmp_path: Path) -> None:
+    """Prepared, trained, evaluated; then every verb, whose songs have its parts."""
+    shutil.copytree(songs, tmp_path / "music")
+    shutil.copy(DATA / "back_porch_trio.mid", tmp_path / "music" / "trio.mid")
+    options = ["--ensemble", "trio", "--workers", 0]
+    said = done("prepare", tmp_path / "music", "-o", tmp_path / "corpus", *options)
+    assert "1 tunes of 4 files kept, 3 left out" in said
+    assert "a trio is melody, bass and drums, and the song has no drums" in said
+    few = [f"{name}={value}" for name, value in {"encoder": 8, "decoder": 8, "head": 8, "latent": 4}.items()]
+    few += ["steps=4", "evaluate_every=2", "rise=1", "precision=32", "batch_size=4"]
+    settings = [word for setting in few for word in ("--set", setting)]
+    done("train", tmp_path / "corpus", "-o", tmp_path / "run", *settings)
+    assert json.loads((tmp_path / "run" / "best" / "config.json").read_text())["codec"]["ensemble"] == "trio"
+    assert "nll" in done("evaluate", tmp_path / "run", tmp_path / "corpus", "--split", "train")
+    run_of, song = ["-m", tmp_path / "run"], tmp_path / "music" / "trio.mid"
+    done("generate", *run_of, "-n", 2, "--key", "G", "-o", tmp_path / "new")
+    assert names(tmp_path / "new") == [f"trio-0{i}.{form}" for i in (1, 2) for form in ("mid", "png")]
+    done("reconstruct", song, *run_of, "-o", tmp_path / "again", "--musicxml", "--png")
+    done("vary", song, *run_of, "-n", 1, "-o", tmp_path / "varied", "--track", "Guitar")
+    done("interpolate", song, song, *run_of, "--steps", 3, "-o", tmp_path / "path")
+    assert "path.png" in names(tmp_path / "path")
+    done("shift", song, *run_of, "--attribute", "note-density", "--scale", 1, "-o", tmp_path / "denser")
+    tracks = [part.name for part in files.read(song).parts]
+    kept = files.read(tmp_path / "again" / "trio.reconstruction.mid")
+    assert {part.name for part in kept.parts} <= {*tracks} and kept.parts[0] == files.read(song).parts[0]
+    refused(run("reconstruct", songs / "a.mid", *run_of), "a trio is melody, bass and drums")
+    refused(run("generate", *run_of, "--program", "flute"), "the parts of a trio have their own programmes")
+
+
+def test_prepare_chorales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bach's, of which a few are read here: by default all four voices, else their melody."""
+    some = [
+        unit for unit in sources.chorales() if unit.name[5:] in ("bwv1.6.mxl", "bwv227.3.mxl", "bwv8.6.mxl")
+    ]
+    assert len(some) == 3 and len(sources.chorales()) > 400
+    monkeypatch.setattr(sources, "chorales", lambda: some)
+    said = done("prepare", "chorales", "-o", tmp_path / "voices", "--quarters", "--workers", 0)
+    assert "2 tunes of 3 files kept, 1 left out" in said
+    assert "the song has N pitched parts, not one each named soprano, alto, tenor and bass" in said
+    about = json.loads((tmp_path / "voices" / "corpus.json").read_text())
+    assert about["codec"] == VoicesCodec(quarters=1).config()
+    assert about["valid"] == 76 / 382 and about["test"] == 77 / 382
+    done("prepare", "chorales", "-o", tmp_path / "melody", "--codec", "notes", "--workers", 0)
+    about = json.loads((tmp_path / "melody" / "corpus.json").read_text())
+    assert about["codec"] == NotesCodec().config() and about["report"]["tunes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--ensemble", "quartet"], "quartet"),
+        (["--ensemble", "trio", "--codec", "notes"], "a trio has a codec of its own, to which --codec"),
+        (["--ensemble", "chorale", "--section", 1], "to which --section means nothing"),
+        (["--ensemble", "chorale", "--chords"], "to which --chords means nothing"),
+        (["--ensemble", "trio", "--quarters"], "give --ensemble chorale"),
+        (["--quarters"], "give --ensemble chorale"),
+        (["--ensemble", "trio", "--like", "melody"], "melody decides --ensemble already"),
+    ],
+)
+def test_an_ensemble_that_cannot_be(options: list[object], reason: str, songs: Path, tmp_path: Path) -> None:
+    refused(run("prepare", songs, "-o", tmp_path / "out", *options), reason)
+    assert not (tmp_path / "out").exists()
 
 
 def lines(count: int) -> str:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from seqvae import files, pictures
+from seqvae import files, pictures, sources
 from seqvae.codecs import (
     CODECS,
     GridCodec,
@@ -24,12 +24,26 @@ from seqvae.codecs import (
     PixelsCodec,
     Spelling,
     TextCodec,
+    VoicesCodec,
     WordsCodec,
     build_codec,
 )
-from seqvae.codecs.bars import DENOMINATORS, HIGHEST, LONGEST, LOWEST, UNTOLD
+from seqvae.codecs.bars import DENOMINATORS, HIGHEST, LONGEST, LOWEST, UNTOLD, BarsCodec
+from seqvae.codecs.voices import HITS
 from seqvae.harmony import SYMBOLS, chord_of, parse_chords
-from seqvae.song import TICKS, Key, Metre, Note, Part, Phrase, SeqvaeError, Song, assemble, transpose
+from seqvae.song import (
+    ENSEMBLES,
+    TICKS,
+    Key,
+    Metre,
+    Note,
+    Part,
+    Phrase,
+    SeqvaeError,
+    Song,
+    assemble,
+    transpose,
+)
 
 DATA = Path(__file__).parent.parent / "data"
 METRES = [Metre(n, d) for n in range(1, 65) for d in DENOMINATORS]
@@ -38,24 +52,26 @@ METRES = [Metre(n, d) for n in range(1, 65) for d in DENOMINATORS]
 # ------------------------------------------------------------------------------------------ the cases
 
 
-def fits(codec: NotesCodec, metre: Metre) -> bool:
+def fits(codec: BarsCodec, metre: Metre) -> bool:
     ticks = metre.beats * TICKS
     return ticks <= codec.bar_ticks and ticks == int(ticks)
 
 
 @st.composite
-def phrases_of(draw: st.DrawFn, codec: NotesCodec) -> Phrase:
-    """Any notes in any metre: on the grid, between ticks, past the window, overlapping, outside the piano."""
+def phrases_of(draw: st.DrawFn, codec: BarsCodec) -> Phrase:
+    """Any notes of any voice in any metre: on the grid, between ticks, past the window, overlapping, outside
+    the piano."""
     metre = draw(st.sampled_from([metre for metre in METRES if fits(codec, metre)]))
     beats = codec.bars * metre.beats
     halves = st.integers(0, int(beats * 2 * TICKS)).map(lambda tick: tick / (2 * TICKS))
     onset = halves | st.floats(0, beats * 1.1)
     duration = st.integers(0, 500).map(lambda tick: tick / TICKS) | st.floats(0, 40)
-    note = st.builds(Note, onset, duration, st.integers(0, 127), st.integers(0, 127))
+    voice = st.integers(0, len(ENSEMBLES[codec.ensemble]) - 1)
+    note = st.builds(Note, onset, duration, st.integers(0, 127), st.integers(0, 127), voice)
     notes = tuple(draw(st.lists(note, max_size=24)))
     chord, count = st.integers(0, SYMBOLS - 1).map(chord_of), codec.bars * codec.chords
     chords = st.just(()) | st.lists(chord, min_size=count, max_size=count).map(tuple)
-    return Phrase(notes, metre, codec.bars, draw(chords), draw(chord))
+    return Phrase(notes, metre, codec.bars, draw(chords), draw(chord), codec.ensemble)
 
 
 def songs() -> Iterator[Song]:
@@ -65,6 +81,12 @@ def songs() -> Iterator[Song]:
     assert len(found) >= 5
     yield from (song for song in found if isinstance(song, Song))
     yield from (song for _, song in islice(files.folk(), 40) if isinstance(song, Song))
+
+
+def chorales() -> Iterator[Song]:
+    """Ours and some of Bach's."""
+    yield files.read(DATA / "harbour_evening.mid")
+    yield from (files.read(unit.path) for unit in sources.chorales()[:60:12])
 
 
 def hear(phrase: Phrase, path: Path) -> None:
@@ -132,6 +154,10 @@ CASES = {
     ),
     "melody": Case(
         [GridCodec(), GridCodec(3, step=1)], phrases_of, songs, hear, 500, True, suffix=".mid",
+    ),
+    "voices": Case(
+        [VoicesCodec(), VoicesCodec(4, quarters=1), VoicesCodec(ensemble="trio"), VoicesCodec(1, TICKS)],
+        phrases_of, chorales, hear, 100, True, suffix=".mid",
     ),
     "words": Case(
         [WordsCodec.learn(SENTENCES, size, longest) for size, longest in ((200, 100), (20_000, 6), (2, 2))],
@@ -202,8 +228,9 @@ def obeys(raw: Any, case: Case, codec: Any, folder: Path) -> None:
             assert over[-1] and over.sum() == getattr(codec, "sections", 1) and not steps[over, 1:].any()
         else:
             assert len(steps) == codec.longest
-        if codec.streams[0].kind == "increasing":
-            assert (np.diff(steps[:, 0])[~over[:-1]] > 0).all()
+        if (climb := codec.streams[0].climb) is not None:
+            assert (np.diff(steps[:, 0])[~over[:-1]] >= climb).all()
+            assert len(steps) <= codec.longest
 
 
 # ------------------------------------------------------------------------------------------- the laws
@@ -694,3 +721,92 @@ def test_what_is_no_image_of_the_codec_is_refused() -> None:
     for frame in ((7, 8, 1), (8, 65, 1), (8, 8, 2), (8, 8, 1, 1), (8, 8, 1, 257)):
         with pytest.raises(SeqvaeError, match="no pixels codec"):
             PixelsCodec(*frame)
+
+
+# ---------------------------------------------------------------------------------- the voices' own
+
+
+def trio(*hits: tuple[float, int, int]) -> Phrase:
+    """Two bars of 4/4 with notes of a beat: onset, pitch, voice."""
+    notes = tuple(Note(onset, 1.0, pitch, 80, voice) for onset, pitch, voice in hits)
+    return Phrase(notes, Metre(4, 4), 2, ensemble="trio")
+
+
+def test_voices_stand_in_order_of_onset_and_voice():
+    codec = VoicesCodec(ensemble="trio")
+    steps, _ = codec.encode(trio((1, 36, 2), (1, 40, 1), (1, 60, 0), (1, 42, 2), (0, 62, 0)))
+    assert steps[:-1, :3].tolist() == [[0, 0, 41], [12, 0, 39], [12, 1, 19], [12, 2, 15], [12, 2, 21]]
+
+
+def test_a_voice_sounds_one_note_at_a_time_and_a_drum_one_hit():
+    codec = VoicesCodec(ensemble="trio")
+    snapped = codec.snap(trio((0, 60, 0), (0, 64, 0), (0.5, 67, 0), (0, 36, 2), (0, 42, 2), (0.5, 36, 2)))
+    kept = [(note.onset, note.duration, note.pitch) for note in snapped.notes]
+    assert kept == [(0, 0.5, 60), (0, 0.5, 36), (0, 1, 42), (0.5, 1, 67), (0.5, 1, 36)]
+
+
+def test_drums_keep_their_keys_and_go_where_the_piano_has_none():
+    codec = VoicesCodec(ensemble="trio")
+    snapped = codec.snap(trio((0, 12, 0), (0, 12, 2), (0, 35, 2), (1, 120, 2), (1, 120, 1)))
+    assert [(note.pitch, note.voice) for note in snapped.notes] == [(24, 0), (35, 2), (108, 1)]
+    crowd = codec.snap(trio(*((0, key, 2) for key in range(50, 30, -1)), (0, 60, 0)))
+    assert [note.pitch for note in crowd.notes] == [60, *range(31, 31 + HITS)]
+
+
+def test_augmentation_transposes_voices_together_and_drums_not():
+    codec = VoicesCodec(ensemble="trio")
+    steps, condition = codec.encode(trio((0, 60, 0), (0, 40, 1), (0, 36, 2), (1, 62, 0), (1, 38, 2)))
+    rows, told, seen = (
+        np.repeat(steps[None], 64, 0).astype(np.int64),
+        np.repeat(condition[None], 64, 0),
+        set(),
+    )
+    moved_rows, again = codec.augment(rows, np.full(64, len(steps)), told, np.random.default_rng(0))
+    assert again is told
+    for row in moved_rows:
+        moved = [int(by) for by in (row - steps)[:, 2]]
+        assert moved[:2] == [moved[0]] * 2 and moved[2] == moved[4] == moved[5] == 0 and moved[3] == moved[0]
+        assert (row[:, [0, 1, 3, 4]] == steps[:, [0, 1, 3, 4]]).all()
+        assert codec.fingerprint(row, condition) == codec.fingerprint(steps, condition)
+        seen.add(moved[0])
+    assert seen == set(range(-6, 6))  # each missed once in 64 rows at odds of 1 in 22
+
+
+def test_quarters_are_what_each_voice_sounds():
+    notes = (
+        Note(0, 2.5, 60),
+        Note(2.5, 0.5, 62),
+        Note(3, 5, 64),
+        Note(0.5, 1, 48, 80, 3),
+        Note(7.5, 1, 50, 80, 3),
+    )
+    snapped = VoicesCodec(quarters=1).snap(Phrase(notes, Metre(4, 4), 2, ensemble="chorale"))
+    soprano = [note.pitch for note in snapped.notes if note.voice == 0]
+    assert soprano == [60, 60, 60, 64, 64, 64, 64, 64] and {note.duration for note in snapped.notes} == {1.0}
+    assert [(note.onset, note.pitch) for note in snapped.notes if note.voice == 3] == [(1, 48)]
+
+
+def test_quarters_of_a_song_hold_what_a_window_only_hears_end():
+    song = files.read(DATA / "harbour_evening.mid")
+    windows = dict(VoicesCodec(1, quarters=1).pieces(song))
+    assert [sum(note.onset == at for note in windows[4].notes) for at in range(4)] == [4, 4, 0, 4]
+    assert len(windows[0].notes) == 4 and {note.onset for note in windows[0].notes} == {3.0}  # the pickup
+
+
+def test_codecs_refuse_what_other_voices_sing():
+    sung = Phrase((), Metre(4, 4), 2, ensemble="chorale")
+    for codec in (NotesCodec(), GridCodec(), VoicesCodec(ensemble="trio")):
+        with pytest.raises(SeqvaeError, match="this model spells a (melody|trio), not a chorale"):
+            codec.encode(sung)
+    with pytest.raises(SeqvaeError, match="not a melody"):
+        VoicesCodec().encode(Phrase((), Metre(4, 4), 2))
+
+
+@pytest.mark.parametrize(
+    "config", [{"ensemble": "quartet"}, {"ensemble": ""}, {"ensemble": "trio", "quarters": 1}]
+)
+def test_there_is_no_codec_of_unknown_voices(config: dict[str, Any]):
+    with pytest.raises(SeqvaeError):
+        VoicesCodec(**config)
+    with pytest.raises(SeqvaeError):
+        VoicesCodec(600, 64 * TICKS)

@@ -63,14 +63,24 @@ def test_step_by_step_is_teacher_forcing(
     sharp: SequenceVAE, batch: Batch, monkeypatch: pytest.MonkeyPatch, half: bool
 ) -> None:
     """The stepper, made to emit known steps, scores each symbol as the network does."""
-    steps, lengths, conditions = batch
     if half:
         sharp.load_state_dict({name: value.half().float() for name, value in sharp.state_dict().items()})
+    compare(sharp, batch, monkeypatch)
+
+
+def test_ensembles_step_by_step_are_teacher_forcing(
+    ensemble: tuple[SequenceVAE, Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(*ensemble, monkeypatch)
+
+
+def compare(sharp: SequenceVAE, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    (steps, lengths, conditions), streams = batch, len(sharp.streams)
     z = noise(len(steps), sharp.size.latent)
     found: list[Tensor] = []
 
     def emit(logits: Tensor, uniform: Tensor, how: Ways) -> Tensor:
-        t, k = divmod(len(found), 4)
+        t, k = divmod(len(found), streams)
         found.append(logits.clone())
         return steps[:, t, k]
 
@@ -82,15 +92,17 @@ def test_step_by_step_is_teacher_forcing(
         torch.full((len(z),), -1),
     )
     for _ in range(steps.shape[1]):
-        chosen = torch.zeros(4, len(z)), Ways.of(GREEDY, len(z))
+        chosen = torch.zeros(streams, len(z)), Ways.of(GREEDY, len(z))
         previous = stepper.select(stepper.advance(state, previous), last, *chosen)
         last = previous[:, 0].where(previous[:, 0] < sharp.streams[0].size - 1, -1)
     with torch.no_grad():
         expected = sharp.decode(z, steps, conditions)
     for t in range(steps.shape[1]):
-        for k in range(4):
+        for k in range(streams):
             real = t < lengths - int(k > 0)
-            torch.testing.assert_close(found[4 * t + k][real], expected[k][real, t], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                found[streams * t + k][real], expected[k][real, t], atol=1e-5, rtol=1e-5
+            )
 
 
 def test_greedy_rows_are_the_networks_own_likeliest(sharp: SequenceVAE) -> None:
@@ -214,6 +226,16 @@ def test_onsets_increase_and_every_row_ends(sharp: SequenceVAE, codec: NotesCode
     for row in decode(Stepper(sharp), noise(100, sharp.size.latent), told(100), how):
         assert row[-1, 0] == codec.end and (np.diff(row[:, 0]) > 0).all()
         assert (row >= 0).all() and (row < sizes).all()
+
+
+@pytest.mark.parametrize("how", [GREEDY, Sampling(), Sampling(100.0)])
+def test_rising_onsets_stay_or_rise(ensemble: tuple[SequenceVAE, Batch], how: Sampling) -> None:
+    model, sizes = ensemble[0], [stream.size for stream in ensemble[0].streams]
+    rows = decode(Stepper(model), noise(50, model.size.latent), told(50), how, most_steps=40)
+    for row in rows:
+        assert (np.diff(row[:, 0]) >= 0).all() and (row >= 0).all() and (row < sizes).all()
+        assert row[-1, 0] == sizes[0] - 1 or len(row) == 40
+    assert any((np.diff(row[:, 0]) == 0).any() for row in rows)
 
 
 def test_a_row_that_does_not_end_is_cut(sharp: SequenceVAE, codec: NotesCodec) -> None:

@@ -72,6 +72,15 @@ def test_melodies_as_the_plain_way(model: SequenceVAE, batch: tuple[Tensor, Tens
     close(importance_nll(model, *part, samples=20), expected)
 
 
+def test_ensembles_as_the_plain_way(
+    ensemble: tuple[SequenceVAE, tuple[Tensor, Tensor, Tensor]],
+) -> None:
+    """Five streams, a rising one."""
+    model, batch = ensemble
+    expected = np.log(20) - log_weights(model.eval(), batch, 20, 0).logsumexp(1)
+    close(importance_nll(model, *batch, samples=20), expected)
+
+
 @pytest.mark.parametrize("samples", [1, 500])
 def test_without_a_latent_it_is_the_nll(samples: int) -> None:
     model, batch = words(latent=0), sentences()

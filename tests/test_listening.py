@@ -9,7 +9,7 @@ from seqvae import listening
 from seqvae.codecs.grid import END, FIRST, HOLD, OFF
 from seqvae.corpus import Corpus
 from seqvae.metrics import ngram, styles
-from seqvae.song import Note, Phrase, SeqvaeError
+from seqvae.song import Note, Phrase, SeqvaeError, lead
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +104,11 @@ def test_piles_are_compared_with_one_half(windows: list[Phrase]):
     for few in (windows[:1], windows[:2]):
         small = listening.Style(few, np.arange(len(few)) == 0)
         assert small.of_real() == small.of(windows) == {}
+
+
+def test_of_an_ensemble_the_first_voice_is_heard(corpus: Corpus):
+    high = line(67, 69, bars=2)
+    low = tuple(note._replace(pitch=note.pitch - 12, voice=1) for note in high.notes)
+    both = Phrase((*high.notes, *low), high.metre, 2, ensemble="chorale")
+    assert lead(both) == high and lead(high) is high
+    assert listening.nll(corpus, [both]) == listening.nll(corpus, [high])

@@ -3,16 +3,19 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import nowhere
+from conftest import DATA, nowhere
+from torch import Tensor
 
 from seqvae import files
 from seqvae.attributes import MEASURES
 from seqvae.checkpoint import Saved, build_model, save_model
-from seqvae.codecs import NotesCodec
+from seqvae.codecs import NotesCodec, VoicesCodec
+from seqvae.codecs.bars import BarsCodec
 from seqvae.corpus import collate
 from seqvae.decoding import Sampling
 from seqvae.engine import Place, find_model
@@ -24,6 +27,7 @@ from seqvae.metrics.music import chord_share
 from seqvae.model import Size
 from seqvae.pipeline import Pipeline
 from seqvae.song import (
+    ENSEMBLES,
     Key,
     Metre,
     Note,
@@ -89,9 +93,22 @@ def learned() -> Saved:
     torch.manual_seed(0)
     codec = CODEC
     found = [w.phrase for song in (joy, jig, gap, upbeat, mixed) for w in windows(song, melody(song)[1], 2)]
-    batch = collate([codec.encode(phrase) for phrase in found if phrase.notes])
-    steps, lengths, conditions = (torch.from_numpy(part) for part in batch)
-    model = build_model(codec, SMALL)
+    model, (steps, lengths, conditions) = by_heart(codec, SMALL, [phrase for phrase in found if phrase.notes])
+    z = model.encode(steps, lengths, conditions).mean
+    size = SMALL.latent
+    sixes = (conditions == torch.from_numpy(codec.condition(Phrase((), SIX, 2)))).all(1)
+    chosen = [0, 1, int(sixes.int().argmax())]  # two windows in 4/4 and one in 6/8
+    mixture = Mixture(z[chosen], torch.full((3, size), 0.5), conditions[chosen].float())
+    eye = torch.eye(size)
+    succession = Succession(0.8 * eye, 0.2 * z.mean(0), 0.7 * eye, z.mean(0), 1.2 * eye)
+    return Saved(model, codec, {"metres": {"4/4": 20, "6/8": 5}}, mixture, succession)
+
+
+def by_heart(codec: BarsCodec, size: Size, phrases: list[Phrase]) -> tuple[Any, list[Tensor]]:
+    """A model that has learnt the phrases, and these as a batch."""
+    batch = [torch.from_numpy(part) for part in collate([codec.encode(phrase) for phrase in phrases])]
+    steps, lengths, conditions = batch
+    model = build_model(codec, size)
     adam = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(300):
         z = model.encode(steps, lengths, conditions).mean
@@ -101,15 +118,7 @@ def learned() -> Saved:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
     assert nll < 0.5, "the model has not learned its songs, and the tests below mean nothing"
-    model.eval().requires_grad_(False)
-    z = model.encode(steps, lengths, conditions).mean
-    size = SMALL.latent
-    sixes = (conditions == torch.from_numpy(codec.condition(Phrase((), SIX, 2)))).all(1)
-    chosen = [0, 1, int(sixes.int().argmax())]  # two windows in 4/4 and one in 6/8
-    mixture = Mixture(z[chosen], torch.full((3, size), 0.5), conditions[chosen].float())
-    eye = torch.eye(size)
-    succession = Succession(0.8 * eye, 0.2 * z.mean(0), 0.7 * eye, z.mean(0), 1.2 * eye)
-    return Saved(model, codec, {"metres": {"4/4": 20, "6/8": 5}}, mixture, succession)
+    return model.eval().requires_grad_(False), batch
 
 
 @pytest.fixture(scope="module")
@@ -625,7 +634,7 @@ def test_a_step_moves_every_window_from_where_it_is(pipeline: Melodies) -> None:
     heard = [
         [MEASURES["melody"]["syncopation"](window.phrase) for window in windows(song, part, 2)]
         for song in moved
-        for part in [song.parts[encoding.track]]
+        for part in [song.parts[encoding.tracks[0][0]]]
     ]
     assert all(few <= same <= many for few, same, many in zip(*heard, strict=True))
     assert sum(heard[0]) < sum(heard[1]) < sum(heard[2]) and line(moved[1]) == line(pipeline.reconstruct(joy))
@@ -643,7 +652,7 @@ def test_a_square_of_songs(pipeline: Melodies, plain: Melodies) -> None:
     corners = [joy, *plain.sample(1, bars=2, metre="6/8", tempo=60), *others]
     first, second, middle = pipeline.blend(corners, [(0.0, 0.0), (1.0, 0.0), (0.75, 0.0)])
     reconstructed = pipeline.reconstruct(joy)
-    notes = reconstructed.parts[pipeline.encode(joy).track].notes
+    notes = reconstructed.parts[pipeline.encode(joy).tracks[0][0]].notes
     assert [n[:3] for n in first.parts[0].notes][: len(notes)] == [n[:3] for n in notes]
     assert [str(song.metres[0][1]) for song in (first, second, middle)] == ["4/4", "6/8", "6/8"]
     tempo = pace(joy)
@@ -667,3 +676,102 @@ def test_measures_are_learnt_of_what_the_atlas_decodes_to(
         assert all(torch.equal(found[name].axis, again[name].axis) for name in found)
         assert {*model.measured(64, known=["mode"])} == {*found} - {"mode"}
     assert pipeline.measured(64, known=MEASURES["melody"]) == {}
+
+
+# Ensembles
+
+CHORALE, TRIO = (files.read(DATA / f"{name}.mid") for name in ("harbour_evening", "back_porch_trio"))
+OWN = {"chorale": (CHORALE, [0, 1, 2, 3]), "trio": (TRIO, [2, 1, 3])}  # where each voice is played
+
+
+@pytest.fixture(scope="module")
+def bands() -> dict[str, Melodies]:
+    """Small models of both, each of which knows its song by heart."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    found, size = {}, replace(SMALL, embedding=(24, 8, 24, 16, 4))
+    for name, (song, _) in OWN.items():
+        codec = VoicesCodec(ensemble=name)
+        cut = windows(song, codec.voices(song).part, 2, ensemble=name)
+        found[name] = Melodies(Saved(by_heart(codec, size, [window.phrase for window in cut])[0], codec))
+    return found
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_ensemble_plays_its_parts(name: str, bands: dict[str, Melodies]) -> None:
+    for song in bands[name].sample(4, bars=3, metre="3/4", tempo=90, seed=1):
+        assert [replace(part, notes=()) for part in song.parts] == list(ENSEMBLES[name])
+        assert song.beats <= 9 and song.metres == ((0.0, Metre(3, 4)),)
+        for part in song.parts:
+            lines = {n.pitch for n in part.notes} if part.drums else {0}
+            for line in lines:
+                own = [n for n in part.notes if not part.drums or n.pitch == line]
+                assert all(a.onset + a.duration <= b.onset + 1e-9 for a, b in zip(own, own[1:], strict=False))
+
+
+def test_a_key_moves_all_voices_but_drums(bands: dict[str, Melodies]) -> None:
+    free, keyed = (bands["trio"].sample(6, seed=2, key=key) for key in (None, "E"))
+    steps = set()
+    for one, other in zip(free, keyed, strict=True):
+        assert other.key is not None and other.key.tonic == 4
+        moves = [
+            {b.pitch - a.pitch for a, b in zip(was.notes, now.notes, strict=True)}
+            for was, now in zip(one.parts, other.parts, strict=True)
+        ]
+        assert moves[2] <= {0} and len({move % 12 for move in moves[0] | moves[1]}) == 1
+        steps |= moves[0]
+    assert steps != {0}
+
+
+def test_an_ensemble_has_its_own_programmes(bands: dict[str, Melodies]) -> None:
+    with pytest.raises(SeqvaeError, match="the parts of a trio have their own programmes"):
+        bands["trio"].sample(1, program=0)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_reconstruction_keeps_what_is_not_a_voice(name: str, bands: dict[str, Melodies]) -> None:
+    song, places = OWN[name]
+    again = bands[name].reconstruct(song)
+    assert [replace(p, notes=()) for p in again.parts] == [replace(p, notes=()) for p in song.parts]
+    assert (again.metres, again.tempi, again.pickup) == (song.metres, song.tempi, song.pickup)
+    for i, (was, now) in enumerate(zip(song.parts, again.parts, strict=True)):
+        heard = [n for p in song.parts if p.drums for n in p.notes] if was.drums else was.notes
+        assert {note.voice for note in now.notes} <= {0}
+        if i in places:
+            assert [n[::2] for n in now.notes] == [pytest.approx(n[::2]) for n in sorted(heard)]
+        else:  # the guitar stays; all drums are in the first part of drums
+            assert now.notes == (() if was.drums else was.notes)
+    assert bands[name].vary(song, 0.0, 1) == [again]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_ensemble_travels_part_by_part(name: str, bands: dict[str, Melodies]) -> None:
+    song, places = OWN[name]
+    other = replace(song, parts=tuple(replace(p, program=(p.program + 1) % 128) for p in song.parts))
+    morph, ends = bands[name].interpolate(song, other, 3), [song, other]
+    assert morph.songs[::2] == [bands[name].reconstruct(end) for end in ends]
+    for between in (morph.songs[1], morph.journey):
+        names = [(part.name, part.drums) for part in between.parts]
+        assert list(dict.fromkeys(names)) == [(part.name, part.drums) for part in ENSEMBLES[name]]
+    programs = [[end.parts[i].program for i in places if not end.parts[i].drums] for end in ends]
+    half, way = ([p.program for p in made.parts if not p.drums] for made in (morph.songs[1], morph.journey))
+    assert half == programs[1]  # of the second song, which leads half way
+    assert way == [program for pair in zip(*programs, strict=True) for program in pair]
+
+
+def test_a_song_without_the_voices_is_refused(bands: dict[str, Melodies]) -> None:
+    with pytest.raises(
+        SeqvaeError, match="a trio is melody, bass and drums, and the song has only one pitch"
+    ):
+        bands["trio"].reconstruct(Song((Part(JOY), Part(BEATS, drums=True))))
+    with pytest.raises(SeqvaeError, match="a chorale has four voices"):
+        bands["chorale"].encode(joy)
+
+
+def test_quarters_are_reconstructed_as_quarters() -> None:
+    torch.manual_seed(0)
+    codec = VoicesCodec(quarters=1)
+    model = build_model(codec, replace(SMALL, embedding=(24, 8, 24, 16, 4))).eval().requires_grad_(False)
+    again = Melodies(Saved(model, codec)).reconstruct(CHORALE)
+    assert {note.duration for part in again.parts for note in part.notes} <= {1.0}
+    assert all(note.onset % 1 == 0 for part in again.parts for note in part.notes)

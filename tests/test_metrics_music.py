@@ -151,3 +151,11 @@ def test_summary_and_comparison():
 
 def test_summary_of_nothing_is_zeros():
     assert set(music.summary([]).values()) == {0.0}
+
+
+def test_notes_of_two_voices_are_not_the_same():
+    low = phrase((0, 1, 60), (1, 1, 62))
+    sung = Phrase(tuple(note._replace(voice=1) for note in low.notes), COMMON, 1, ensemble="chorale")
+    mixed = Phrase((low.notes[0], sung.notes[1]), COMMON, 1, ensemble="chorale")
+    assert music.onset_pitch_overlap(sung, mixed).hits == music.onset_overlap(sung, mixed).hits == 1
+    assert music.whole_window_exact(sung, sung) and not music.whole_window_exact(sung, low)

@@ -74,6 +74,18 @@ def test_onsets_not_past_the_one_before_are_masked(model: SequenceVAE, batch: Ba
             assert (scores[row, t, : last + 1] == -1e4).all() and (scores[row, t, last + 1 :] > -1e4).all()
 
 
+def test_onsets_before_the_one_before_are_masked_where_they_rise(ensemble: tuple[SequenceVAE, Batch]) -> None:
+    model, (steps, lengths, conditions) = ensemble
+    scores = model.decode(noise(len(steps), model.size.latent), steps, conditions)[0]
+    equal = 0
+    for row, length in enumerate(lengths.tolist()):
+        for t in range(1, length):
+            last = int(steps[row, t - 1, 0])
+            assert (scores[row, t, :last] == -1e4).all() and (scores[row, t, last:] > -1e4).all()
+            equal += int(steps[row, t, 0]) == last
+    assert equal > 50 and (scores[:, 0] > -1e4).all()
+
+
 # ---------------------------------------------------------------------------------------- word dropout
 
 

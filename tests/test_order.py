@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "seqvae"
 
 # A module imports only what stands before it here; those of one package import each other without a cycle.
 ORDER = (
-    *("song", "harmony", "disk", "tunes", "scores", "files", "texts", "pictures", "codecs"),
+    *("song", "harmony", "ensembles", "disk", "tunes", "scores", "files", "texts", "pictures", "codecs"),
     *("sources", "harvest", "attributes"),
     *("likelihood", "divergence", "objective", "latent", "prior"),
     *("networks", "model", "image", "decoding", "importance"),

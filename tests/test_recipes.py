@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from seqvae.checkpoint import build_model
-from seqvae.codecs import CODECS, Codec, GridCodec, NotesCodec, PixelsCodec, WordsCodec
+from seqvae.codecs import CODECS, Codec, GridCodec, NotesCodec, PixelsCodec, VoicesCodec, WordsCodec
 from seqvae.corpus import collate
 from seqvae.image import ImageSize
 from seqvae.model import Size
 from seqvae.objective import Elbo
 from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override, settings_of
-from seqvae.song import Phrase, SeqvaeError
+from seqvae.song import ENSEMBLES, Phrase, SeqvaeError
 from tests.conftest import LONGER
 
 Tensors = tuple[Tensor, Tensor, Tensor]
@@ -40,7 +40,12 @@ def pictures() -> tuple[PixelsCodec, Tensors]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_builds_and_takes_a_step(
-    name: str, codec: NotesCodec, batch: Tensors, phrases: list[Phrase], long_batch: Tensors
+    name: str,
+    codec: NotesCodec,
+    batch: Tensors,
+    phrases: list[Phrase],
+    long_batch: Tensors,
+    ensemble: tuple[object, Tensors],
 ) -> None:
     recipe = check(RECIPES[name])
     assert recipe.about
@@ -53,6 +58,8 @@ def test_every_recipe_builds_and_takes_a_step(
     elif name == "grid":
         spelt = GridCodec()
         batch = tuple(map(torch.from_numpy, collate([spelt.encode(one) for one in phrases])))
+    elif name in ENSEMBLES:
+        spelt, batch = VoicesCodec(ensemble="trio"), ensemble[1]
     elif len(recipe.size.embedding) == 1:
         spelt, batch = sentences()
     model = build_model(spelt, recipe.size)
@@ -72,7 +79,8 @@ def test_every_recipe_builds_and_takes_a_step(
 
 
 def test_every_kind_has_a_default_recipe() -> None:
-    assert DEFAULTS.keys() == {codec.kind for codec in CODECS.values()} and {*DEFAULTS.values()} <= {*RECIPES}
+    kinds = {codec.kind for codec in CODECS.values()} | {name for name in ENSEMBLES if name}
+    assert DEFAULTS.keys() == kinds and {*DEFAULTS.values()} <= {*RECIPES}
 
 
 def test_words_have_heads_as_wide_as_their_embedding() -> None:

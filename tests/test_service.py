@@ -84,7 +84,7 @@ def test_corners_of_a_square_are_their_own_and_places_between_are_not(client: Cl
     for corner, song in zip(corners, found[:4], strict=True):
         own = model.reconstruct(corner)
         length = own.beats
-        line = [n[:3] for n in model.reconstruct(corner).parts[model.encode(corner).track].notes]
+        line = [n[:3] for n in model.reconstruct(corner).parts[model.encode(corner).tracks[0][0]].notes]
         assert [n[:3] for n in song.parts[0].notes if n.onset < length - 0.1][: len(line)] == line
         assert song.metres[0][1] == corner.metres[0][1]
     assert found[4].parts[0].notes not in [song.parts[0].notes for song in found[:4]]

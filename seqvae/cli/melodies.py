@@ -33,18 +33,19 @@ class Forms(NamedTuple):
 
 def generate(
     model: str, count: int, bars: int, metre: str, key: str | None, chords: str | None, tempo: float,
-    program: str, temperature: float, top_k: int, top_p: float, seed: int, prior: str,
+    program: str | None, temperature: float, top_k: int, top_p: float, seed: int, prior: str,
     out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
     out = out or HERE
     with results(out) as folder, Progress() as tell:
-        number = gm_program(program)
+        number = None if program is None else gm_program(program)
         pipeline = opened(model)
         songs = pipeline.sample(
             count, bars=bars, metre=metre, key=key, chords=chords, tempo=tempo, program=number,
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, prior=prior,
         )  # fmt: skip
-        named = dict(zip(numbered("melody-", count), songs, strict=True))
+        stem = pipeline.codec.ensemble or "melody"
+        named = dict(zip(numbered(f"{stem}-", count), songs, strict=True))
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
     summarise(named, out, [origin(pipeline, prior, seed, "windows")])
 
@@ -55,12 +56,12 @@ def interpolate(
     out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
     from seqvae import files
-    from seqvae.song import melody
 
     out, tracks, paths = out or HERE, (track_a, track_b), (Path(a), Path(b))
     with results(out) as folder, Progress() as tell:
         ends = files.read(paths[0]), files.read(paths[1])  # first of all: reading takes no model to fail
-        morph = opened(model).interpolate(
+        pipeline = opened(model)
+        morph = pipeline.interpolate(
             *ends, steps, fit=fit, tracks=tracks,
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         )  # fmt: skip
@@ -69,7 +70,8 @@ def interpolate(
         named = dict(zip([*names, "journey"], [*morph.songs, morph.journey], strict=True))
         write_songs(named, folder, Forms(musicxml, wav, False), tell)
         if png:
-            places = [melody(*end)[0] for end in zip(ends, tracks, strict=True)]
+            found = [pipeline.codec.voices(*end).tracks for end in zip(ends, tracks, strict=True)]
+            places = [[i for track in end for i in track] for end in found]
             draw_path(morph.songs, paths, places, folder)
     summarise(named, out, morph.notices)
 
@@ -192,12 +194,15 @@ def write_songs(named: dict[str, Song], folder: Path, forms: Forms, tell: Progre
         tell("writing", i, len(named))
 
 
-def draw_path(songs: Sequence[Song], ends: tuple[Path, Path], tracks: Sequence[int], folder: Path) -> None:
+def draw_path(
+    songs: Sequence[Song], ends: tuple[Path, Path], tracks: Sequence[Sequence[int]], folder: Path
+) -> None:
     """path.png: the melodies of a path, of which those of the ends stand among other tracks."""
     from seqvae import render
 
     lines = [
-        replace(songs[at], parts=(songs[at].parts[track],)) for at, track in zip((0, -1), tracks, strict=True)
+        replace(songs[at], parts=tuple(songs[at].parts[i] for i in own))
+        for at, own in zip((0, -1), tracks, strict=True)
     ]
     shares = [f"{step / (len(songs) - 1):.0%}" for step in range(1, len(songs) - 1)]
     titles = [ends[0].stem, *shares, ends[1].stem]

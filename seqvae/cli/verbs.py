@@ -126,9 +126,8 @@ generate = verb(
         ),
         click.Option(
             ["--program"],
-            default="0",
             metavar="NAME|N",
-            help="Songs, General MIDI: flute, or 73.  [default: 0, a piano]",
+            help="Melodies, General MIDI: flute, or 73.  [default: 0, a piano]",
         ),
         *drawn(1.0),
         PRIOR,

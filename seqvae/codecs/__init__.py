@@ -10,11 +10,13 @@ from seqvae.codecs.grid import GridCodec
 from seqvae.codecs.notes import NotesCodec
 from seqvae.codecs.pixels import PixelsCodec
 from seqvae.codecs.text import PiecesCodec, Spelling, TextCodec, WordsCodec
+from seqvae.codecs.voices import VoicesCodec
 from seqvae.song import SeqvaeError
 
 CODECS: dict[str, Any] = {
     "notes": NotesCodec,
     "melody": GridCodec,
+    "voices": VoicesCodec,
     "words": WordsCodec,
     "pieces": PiecesCodec,
     "pixels": PixelsCodec,
@@ -40,4 +42,4 @@ def build_codec(config: Mapping[str, Any], state: bytes = b"") -> Codec[Any]:
 
 
 __all__ = ["CODECS", "Codec", "Encoded", "GridCodec", "NotesCodec", "PiecesCodec", "PixelsCodec"]
-__all__ += ["Spelling", "Stream", "TextCodec", "WordsCodec", "build_codec"]
+__all__ += ["Spelling", "Stream", "TextCodec", "VoicesCodec", "WordsCodec", "build_codec"]

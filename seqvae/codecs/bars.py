@@ -14,7 +14,8 @@ import numpy as np
 
 from seqvae import harmony
 from seqvae.codecs.base import Codec, Stream
-from seqvae.song import TICKS, Metre, Part, Phrase, SeqvaeError, Song, Window, melody, windows
+from seqvae.ensembles import Voices, voices
+from seqvae.song import TICKS, Metre, Phrase, SeqvaeError, Song, Window, windows
 
 LOWEST, HIGHEST = 21, 108  # the piano's range
 LONGEST = 16 * TICKS  # ticks: four bars of 4/4
@@ -32,6 +33,7 @@ class BarsCodec(Codec[Phrase]):
     """
 
     kind, state, ruling = "melody", b"", 2
+    ensemble = ""  # whose voices it spells; "": a melody
 
     def __init__(self, bars: int, bar_ticks: int, chords: int = 0) -> None:
         self.bars, self.bar_ticks, self.chords = bars, bar_ticks, chords
@@ -51,24 +53,35 @@ class BarsCodec(Codec[Phrase]):
         return {"name": self.name, "bars": self.bars, "bar_ticks": self.bar_ticks, **chords}
 
     def pieces(self, source: object) -> Iterator[tuple[int, Phrase]]:
-        """Every window of a song's melody, at every bar, that holds a note: (bar, phrase)."""
+        """Every window of a song's voices, at every bar, that holds a note: (bar, phrase)."""
         if not isinstance(source, Song):
             raise SeqvaeError(f"the {self.name} codec spells songs, not {type(source).__name__}")
-        for window in self.windows(source, *melody(source), hop=1):
+        for window in self.windows(source, self.voices(source), hop=1):
             if window.phrase.notes:
                 yield window.bar, window.phrase
 
-    def windows(self, song: Song, track: int, line: Part, hop: int | None = None) -> list[Window]:
-        """`song.windows` of the melody `line` of a part, with its harmony where the codec spells that."""
-        found = windows(song, line, self.bars, hop)
-        return harmony.harmonised(song, track, found) if self.chords else found
+    def voices(self, song: Song, track: str | int | None = None) -> Voices:
+        """What this codec spells of a song: `ensembles.voices`."""
+        return voices(song, self.ensemble, track)
+
+    def windows(self, song: Song, found: Voices, hop: int | None = None) -> list[Window]:
+        """`song.windows` of the voices found in it, with its harmony where the codec spells that."""
+        cut = windows(song, found.part, self.bars, hop, self.ensemble)
+        return harmony.harmonised(song, found.tracks[0][0], cut) if self.chords else cut
+
+    def silence(self, metre: Metre) -> Phrase:
+        """A window without notes."""
+        return Phrase((), metre, self.bars, ensemble=self.ensemble)
 
     def condition(self, phrase: Phrase) -> np.ndarray:
         """(C,) what the decoder is told of a phrase: its metre, and its chords and key.
 
-        Raises `SeqvaeError` for another number of bars or chords, for no metre, or a bar off the grid or too
-        long.
+        Raises `SeqvaeError` for another number of bars or chords, other voices, for no metre, or a bar off
+        the grid or too long.
         """
+        if phrase.ensemble != self.ensemble:
+            ours, theirs = (name or "melody" for name in (self.ensemble, phrase.ensemble))
+            raise SeqvaeError(f"this model spells a {ours}, not a {theirs}")
         metre, chords = phrase.metre, phrase.chords or (None,) * (self.bars * self.chords)
         if phrase.bars != self.bars:
             raise SeqvaeError(f"this model spells windows of {self.bars} bars, not {phrase.bars}")
@@ -98,7 +111,7 @@ class BarsCodec(Codec[Phrase]):
         ticks = metre.beats * TICKS
         fits = metre.possible and ticks <= self.bar_ticks and ticks == int(ticks)
         metre = metre if fits else Metre(self.bar_ticks // TICKS, 4)
-        frame = Phrase((), metre, self.bars)
+        frame = self.silence(metre)
         if self.chords:
             frame = replace(frame, key=harmony.chord_of(int(condition[-1])))
             symbols = harmony.moved(np.asarray(condition[2:-1], np.int64), -self.shift(frame))

@@ -18,13 +18,19 @@ Raw = TypeVar("Raw")
 class Stream(NamedTuple):
     """One column of a step: symbols 0 .. size-1. ``networks.py`` maps ``kind`` to an embedding and a head.
 
-    Kinds: ``increasing`` (a symbol is greater than the one before it in the sequence), ``ordinal``
-    (neighbouring symbols mean neighbouring values), ``category`` (no order), ``word`` (of a vocabulary).
+    Kinds: ``increasing`` (a symbol is greater than the one before it in the sequence), ``rising`` (at least
+    equal to it), ``ordinal`` (neighbouring symbols mean neighbouring values), ``category`` (no order),
+    ``word`` (of a vocabulary).
     """
 
     name: str
     kind: str
     size: int
+
+    @property
+    def climb(self) -> int | None:
+        """How much greater than the symbol before it one must be at least; None: it may be any."""
+        return {"increasing": 1, "rising": 0}.get(self.kind)
 
 
 class Encoded(NamedTuple):

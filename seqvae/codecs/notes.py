@@ -59,7 +59,7 @@ class NotesCodec(BarsCodec):
         length = self.section * raw.metre.ticks  # ticks of a section
         last, shift = self.sections * length - 1, self.shift(raw)
         rows: dict[int, tuple[int, int, int, int]] = {}
-        for onset, duration, pitch, velocity in raw.notes:
+        for onset, duration, pitch, velocity, _ in raw.notes:
             start = min(max(self.snapped(onset), 0), last)
             ticks = round((onset + duration) * TICKS) - start
             pitch = fold_pitch(pitch + shift, LOWEST, HIGHEST) - LOWEST

@@ -50,8 +50,10 @@ def ticks(beats: float) -> int:
 
 
 def overlap(reference: Phrase, estimate: Phrase, spell: Callable[[Note], tuple[int, ...]]) -> Overlap:
-    """Notes in common when each is spelled so; of equal notes each can be matched once."""
-    ours, theirs = Counter(map(spell, reference.notes)), Counter(map(spell, estimate.notes))
+    """Notes of one voice in common when each is spelled so; of equal notes each can be matched once."""
+    ours, theirs = (
+        Counter((note.voice, *spell(note)) for note in phrase.notes) for phrase in (reference, estimate)
+    )
     return Overlap((ours & theirs).total(), len(reference.notes), len(estimate.notes))
 
 
