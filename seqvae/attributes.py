@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seqvae.song import STANDARD, TICK, Phrase
+from seqvae.song import STANDARD, TICK, Phrase, lead
 
 MAJOR = (0, 2, 4, 5, 7, 9, 11)  # semitones above the tonic
 DIATONIC = np.stack([np.roll(np.isin(np.arange(12), MAJOR), tonic) for tonic in range(12)])  # (12, 12)
@@ -74,15 +74,20 @@ def brightness(picture: np.ndarray) -> float:
     return float(picture.mean())
 
 
+def of_lead(measure: Callable[[Phrase], float]) -> Callable[[Phrase], float]:
+    """The measure of an ensemble's `lead`."""
+    return lambda phrase: measure(lead(phrase))
+
+
 MEASURES: dict[str, dict[str, Callable[[Any], float]]] = {  # by the kind of codec
     "melody": {
-        "note-density": note_density,
-        "pitch": pitch,
-        "pitch-range": pitch_range,
-        "average-interval": average_interval,
-        "syncopation": syncopation,
-        "scale-consistency": scale_consistency,
-        "mode": mode,
+        "note-density": of_lead(note_density),
+        "pitch": of_lead(pitch),
+        "pitch-range": of_lead(pitch_range),
+        "average-interval": of_lead(average_interval),
+        "syncopation": of_lead(syncopation),
+        "scale-consistency": of_lead(scale_consistency),
+        "mode": of_lead(mode),
     },
     "text": {"length": length},
     "image": {"brightness": brightness},

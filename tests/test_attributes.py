@@ -59,3 +59,10 @@ def test_mode_is_what_music21_finds_with_the_same_profiles() -> None:
 def test_texts_and_pictures() -> None:
     assert attributes.length("we sat  by the fire ") == 5
     assert attributes.brightness(np.array([[[0], [255]], [[51], [0]]], np.uint8)) == pytest.approx(76.5)
+
+
+def test_an_ensemble_is_measured_by_its_first_voice() -> None:
+    drums = tuple(Note(i / 4, 0.25, 36, 80, 2) for i in range(16))
+    whole = Phrase((*WALTZ.notes, *drums), WALTZ.metre, WALTZ.bars, ensemble="trio")
+    for measure in MEASURES["melody"].values():
+        assert measure(whole) == measure(WALTZ)
