@@ -155,9 +155,9 @@ class HierarchicalVAE(nn.Module):
     """Sequences of S sections, each with its END: steps (B, T, K), lengths (B,), conditions (B, C).
 
     Each section is read by an encoder of its own, what these say by another, whose posterior is the
-    sequence's. A conductor turns z into a vector a section, which its decoder is told in z's place; so
-    sections know of each other through z alone (Roberts et al. 2018, section 3.2). Methods are those of
-    `SequenceVAE`.
+    sequence's; its mean is linear, too, in the sections' means. A conductor turns z into a vector a section,
+    which its decoder is told in z's place; so sections know of each other through z alone (Roberts et al.
+    2018, section 3.2). Methods are those of `SequenceVAE`.
     """
 
     def __init__(
@@ -169,6 +169,7 @@ class HierarchicalVAE(nn.Module):
         told = self.section.conditions.width
         kind = size.pooling, size.gamma, size.spread
         self.encoder = Encoder(None, 2 * size.section + told, size.encoder, size.latent, *kind)
+        self.own = nn.Linear(sections * size.section, size.latent, bias=False)
         self.conductor = Conductor(size.latent + told, size.conductor, size.section, sections)
 
     @property
@@ -211,9 +212,11 @@ class HierarchicalVAE(nn.Module):
 
     def infer(self, cut: Sections, conditions: Tensor) -> Posterior:
         """q(z|x) before its mean is scaled, of what each section's encoder says."""
-        heard = torch.cat(self.section.infer(*cut[:3]), 1).view(len(conditions), self.sections, -1)
+        each = self.section.infer(*cut[:3])  # (B * S, section)
+        heard = torch.cat(each, 1).unflatten(0, (-1, self.sections))
         lengths = torch.full((len(conditions),), self.sections, device=heard.device)
-        return Posterior(*self.encoder(heard, lengths, self.conditions(conditions)))
+        mean, logvar = self.encoder(heard, lengths, self.conditions(conditions))
+        return Posterior(mean + self.own(each.mean.view(len(conditions), -1)).float(), logvar)
 
     def scaled(self, posterior: Posterior) -> Posterior:
         return Posterior(self.encoder.scaled(posterior.mean), posterior.logvar)
