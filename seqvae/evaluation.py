@@ -30,6 +30,7 @@ from seqvae.image import ImageVAE, Model
 from seqvae.importance import importance_nll
 from seqvae.latent import Mixture, divergences, minibatch_mi, slerp
 from seqvae.metrics import music, pictures, styles, text
+from seqvae.model import HierarchicalVAE
 from seqvae.objective import Elbo, Posterior
 from seqvae.song import Phrase, SeqvaeError, assemble, lead
 
@@ -71,6 +72,16 @@ def posteriors(model: Model, corpus: Corpus, split: str, indices: np.ndarray) ->
     for places, (steps, lengths, conditions) in bucketed(corpus, split, indices):
         mean[places], logvar[places] = model.encode(steps, lengths, conditions)
     return Posterior(mean, logvar)
+
+
+@torch.inference_mode()
+def section_posteriors(model: HierarchicalVAE, corpus: Corpus, split: str, indices: np.ndarray) -> Posterior:
+    """q(z|x) of the sections of the chosen windows, side by side: mean and logvar (N, S * section)."""
+    found = torch.empty(2, len(indices), model.sections * model.size.section)
+    for places, batch in bucketed(corpus, split, indices):
+        each = model.section.infer(*model.cut(*batch)[:3])
+        found[:, places] = torch.stack(each).view(2, len(places), -1)
+    return Posterior(*found)
 
 
 @torch.inference_mode()

@@ -181,6 +181,29 @@ class HierarchicalVAE(nn.Module):
         """All that decodes."""
         return nn.ModuleList((self.conductor, self.section.decoder))
 
+    @torch.no_grad()
+    def align(self, sections: Posterior) -> None:
+        """Begin where z holds the principal components of what a trained section's encoder says.
+
+        sections (N, S * section) are the posteriors of N sequences' sections. Each component has unit
+        variance in z, and as much noise there as the sections' own on average; the LSTMs add nothing yet.
+        """
+        size, mean = self.size.latent, sections.mean.double()
+        centre = mean.mean(0)
+        _, scales, axes = torch.linalg.svd(mean - centre, full_matrices=False)
+        scales, axes = (scales[:size] / len(mean) ** 0.5).clamp(min=1e-6), axes[:size]
+        noise = sections.logvar.double().exp().mean()
+        for layer in (self.encoder.mean, self.encoder.logvar, self.conductor.say, self.conductor.own):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.own.weight)
+        count = len(scales)
+        self.own.weight[:count] = (axes / scales[:, None]).float()
+        self.encoder.mean.bias[:count] = -(axes / scales[:, None] @ centre).float()
+        self.encoder.logvar.bias[:count] = (noise / scales.square()).log().clamp(-8, 0).float()
+        self.conductor.own.weight[:, :count] = (axes.T * scales).float()
+        self.conductor.own.bias.copy_(centre)
+
     def forward(
         self, steps: Tensor, lengths: Tensor, conditions: Tensor, noise: Tensor, dropped: Tensor | None = None
     ) -> Pass:

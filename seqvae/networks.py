@@ -262,7 +262,7 @@ class Conductor(nn.Module):
         self.first = nn.Linear(known, 2 * hidden)
         self.lstm = nn.LSTM(known, hidden, batch_first=True)
         self.say = nn.Linear(hidden, section)
-        self.own = nn.Linear(known, sections * section, bias=False)
+        self.own = nn.Linear(known, sections * section)
         nn.init.normal_(self.own.weight, std=known**-0.5)  # what is said varies as much as z does
 
     def forward(self, known: Tensor) -> Tensor:

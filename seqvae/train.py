@@ -52,6 +52,7 @@ from seqvae.song import SeqvaeError
 Progress = Callable[[int, int, dict[str, float], str], None]  # step, of how many, figures, a message or ""
 LOG_EVERY = 20  # steps
 LOOKED_AT, DECODED = 2048, 256  # windows that an evaluation measures, and of these about so many it decodes
+ALIGNED = 8_192  # windows by which a conductor is aligned to the sections it begins from, at most
 FITTED = 65_536  # windows and pairs of windows that the prior is fitted to, at most
 COLLAPSED = 0.5  # nats of mutual information below which z says nothing
 COLLAPSE = "the posterior has collapsed: z says nothing; lower beta or use free_bits"
@@ -141,9 +142,10 @@ class Run:
         return Critic(recipe.size.latent)
 
     def begin_from(self, folder: Path) -> str:
-        """Take a model's weights, or of a model of sections alone the sections'; returns their hash.
+        """Take a model's weights; returns their hash.
 
-        Raises `SeqvaeError` where codec or sizes differ.
+        Those of a model of sections alone become the sections', under a conductor that begins `align`ed to
+        training windows. Raises `SeqvaeError` where codec or sizes differ.
         """
         saved = load_model(folder)
         codec, model = self.corpus.codec, self.model
@@ -153,6 +155,9 @@ class Run:
         if saved.model.size != model.size:
             raise SeqvaeError(f"{folder} has other sizes than the recipe; choose the recipe it came from")
         model.load_state_dict(saved.model.state_dict())
+        if isinstance(self.model, HierarchicalVAE) and model is not self.model and not self.state.exists():
+            looked = evaluation.chosen(self.corpus, "train", ALIGNED)
+            self.model.align(evaluation.section_posteriors(self.model, self.corpus, "train", looked))
         return str(saved.config["sha256"])
 
     @property
