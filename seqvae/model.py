@@ -33,7 +33,7 @@ class Size:
     pooling: str = "last+mean"  # of the encoder's states over time
     gamma: float = 0.0  # scale of a BatchNorm on the posterior's mean (BN-VAE); 0: none
     spread: float = 0.0  # least deviation over the data of the means that are decoded (Scale-VAE); 0: any
-    conductor: int = 0  # of a thing in sections; the widths above are then each section's
+    conductor: int = 0  # of a thing in sections, and of what reads them all; those above are each section's
     section: int = 128  # what a conductor tells a section, in place of z
 
     @property
@@ -168,7 +168,7 @@ class HierarchicalVAE(nn.Module):
         self.section = SequenceVAE(streams, conditions, size.of_section)
         told = self.section.conditions.width
         kind = size.pooling, size.gamma, size.spread
-        self.encoder = Encoder(None, 2 * size.section + told, size.encoder, size.latent, *kind)
+        self.encoder = Encoder(None, 2 * size.section + told, size.conductor, size.latent, *kind)
         self.own = nn.Linear(sections * size.section, size.latent, bias=False)
         self.conductor = Conductor(size.latent + told, size.conductor, size.section, sections)
 

@@ -64,7 +64,7 @@ RECIPES = {
     ),
     "melody-16": Recipe(
         about="16-bar melodies in sections of 2 bars under a conductor; begin from melody",
-        size=Size(latent=256, conductor=384),
+        size=Size(latent=256, conductor=128),
         objective=Elbo(beta=0.2, warmup=4000),
         batch_size=32,
         steps=4_000,
