@@ -110,7 +110,7 @@ def slow(sequences: list[np.ndarray], size: int, order: int, history: tuple[int,
         discounts = {0: 0.0, 1: 0.5, 2: 1.0, 3: 1.5}
         if all(each[k] for k in (1, 2, 3, 4)):
             y = each[1] / (each[1] + 2 * each[2])
-            discounts = {k: max(k - (k + 1) * y * each[k + 1] / each[k], 0) for k in (1, 2, 3)} | {0: 0.0}
+            discounts = {k: max(k - (k + 1) * y * each[k + 1] / each[k], 0.01) for k in (1, 2, 3)} | {0: 0.0}
         total = sum(own.values())
         rest = sum(discounts[min(count, 3)] for count in own.values())
         count = own.get(symbol, 0)
@@ -178,3 +178,10 @@ def test_what_no_model_is_made_of():
         fit(TOY, 91, 0)
     model: NGram = fit(TOY, 91, 9)
     assert np.isfinite(model.nll(list(itertools.permutations(range(91), 1)))).all()
+
+
+def test_nothing_is_impossible_where_a_discount_would_be_none():
+    """Of counts 1, 2, 3 and 4 with n1..n4 = 1, 1, 4, 6 the paper's discount of 2 is below none."""
+    counts = np.array([1, 2, *[3] * 4, *[4] * 6])
+    kept, given = ngram.modified(counts)
+    assert given[1] == ngram.LEAST and (given > 0).all() and (kept + given == counts).all()

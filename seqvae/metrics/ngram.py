@@ -17,6 +17,7 @@ import numpy as np
 LARGEST = 2**63  # a packed gram is less
 # Where there are too few counts to estimate them: a half of a count for each that may be missed.
 FALLBACK = np.array([0.0, 0.5, 1.0, 1.5])
+LEAST = 0.01  # of a discount, so that nothing is impossible
 
 
 class Level(NamedTuple):
@@ -154,7 +155,8 @@ def modified(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     discounts = FALLBACK
     if n[1:].all():
         k = np.arange(1, 4)
-        discounts = np.append(0, np.maximum(k - (k + 1) * n[1] / (n[1] + 2 * n[2]) * n[k + 1] / n[k], 0))
+        found = k - (k + 1) * n[1] / (n[1] + 2 * n[2]) * n[k + 1] / n[k]
+        discounts = np.append(0, np.maximum(found, LEAST))
     given = discounts[np.minimum(counts, 3)]
     return counts - given, given
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from seqvae import files, gallery, render
+from seqvae.attributes import MEASURES
 from seqvae.checkpoint import (
     attribute_name,
     load_attribute,
@@ -405,7 +406,9 @@ class Offered:
     # -- attributes
 
     def attributes(self) -> list[AttributeInfo]:
-        own = dict.fromkeys([*attributes_of(self.folder), *self._measured()])
+        held = {*attributes_of(self.folder), *self._measured()}
+        measures = [name for name in MEASURES[self.model.codec.kind] if name in held]
+        own = [*measures, *sorted(held.difference(measures))]
         taught = [name for name in self._taught() if name not in own]
         return [AttributeInfo(name=name, own=name in own) for name in [*own, *taught]]
 
