@@ -30,6 +30,7 @@ def line(*pitches: int) -> Phrase:
 
 def test_scale_consistency_is_of_the_scale_that_holds_most() -> None:
     assert attributes.scale_consistency(line(60, 62, 64, 65, 67, 69, 71, 72)) == 1
+    assert attributes.scale_consistency(line(57, 59, 60, 62, 64, 65, 67, 69)) == 1  # a minor
     assert attributes.scale_consistency(line(61, 63, 66, 68, 70)) == 1  # black keys: D flat, G flat, B
     assert attributes.scale_consistency(line(60, 62, 64, 65, 67, 69, 71, 66)) == pytest.approx(7 / 8)
     chromatic = line(*range(60, 72))

@@ -114,14 +114,6 @@ def test_distances_are_euclidean():
 # ---------------------------------------------------------------- scale, groove, returns
 
 
-def test_scale_consistency_is_of_the_best_scale():
-    assert styles.scale_consistency(line(60, 62, 64, 65)) == 1
-    assert styles.scale_consistency(line(57, 59, 60, 62, 64, 65, 67, 69)) == 1  # a minor
-    assert styles.scale_consistency(line(60, 61, 62, 63)) == 0.75  # three of four chromatic neighbours
-    assert styles.scale_consistency(line(*range(60, 72))) == pytest.approx(7 / 12)
-    assert styles.scale_consistency(phrase()) == 1
-
-
 def test_a_periodic_rhythm_has_one_groove():
     beats = [(float(at), 0.5, 60 + at) for at in range(16)]
     assert styles.groove_consistency(phrase(*beats, bars=4)) == 1

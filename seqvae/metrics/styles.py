@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqvae.metrics.music import SCALES, intervals, pitch_range, share, ticks
+from seqvae.attributes import average_interval, scale_consistency
+from seqvae.metrics.music import pitch_range, share, ticks
 from seqvae.song import Note, Phrase
 
 MOST = 1000  # phrases of a pile that are compared: half a million distances within it
@@ -54,18 +55,12 @@ def onset_interval(phrase: Phrase) -> float:
     return share(max(onsets, default=0) - min(onsets, default=0), len(onsets) - 1)
 
 
-def pitch_interval(phrase: Phrase) -> float:
-    """Mean semitones, up or down, from one note to the next; 0 of fewer than two notes."""
-    sizes = np.abs(intervals(phrase))
-    return share(sizes.sum(), len(sizes))
-
-
 FEATURES: dict[str, Callable[[Phrase], float | np.ndarray]] = {
     "pitch_count": lambda phrase: len({note.pitch for note in phrase.notes}),
     "pitch_classes": lambda phrase: histogram(classes(phrase)),
     "pitch_class_transitions": lambda phrase: transitions(classes(phrase)),
     "pitch_range": pitch_range,
-    "pitch_interval": pitch_interval,
+    "pitch_interval": average_interval,
     "note_count": lambda phrase: len(phrase.notes),
     "onset_interval": onset_interval,
     "note_lengths": lambda phrase: histogram(length_classes(phrase)),
@@ -145,17 +140,6 @@ def density(values: np.ndarray, grid: np.ndarray, width: float) -> np.ndarray:
     kernel = np.exp(-0.5 * (np.arange(-half, half + 1) * step / width) ** 2)
     blurred = np.convolve(weights, kernel)[half : half + len(grid)]
     return blurred / blurred.sum()
-
-
-def scale_consistency(phrase: Phrase) -> float:
-    """The largest share of the notes that one major or natural minor scale holds; 1 without notes.
-
-    Source: Mogren 2016, "C-RNN-GAN"; muspy.scale_consistency, which is no number without notes. Every natural
-    minor scale has the notes of a major one.
-    """
-    held = histogram(classes(phrase))
-    most = max(held[np.add(SCALES["major"], tonic) % 12].sum() for tonic in range(12))
-    return float(most) if phrase.notes else 1.0
 
 
 def onsets_by_bar(phrase: Phrase) -> np.ndarray:
