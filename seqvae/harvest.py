@@ -195,7 +195,7 @@ def _read(shard: Shard, job: Job) -> None:
 
 def _key(thing: object, codec: Codec, first: Encoded) -> bytes:
     """What a tune's split is drawn by: of a song its first two bars, the same in every codec of melodies."""
-    if isinstance(codec, BarsCodec):
+    if isinstance(codec, BarsCodec) and codec.config() != OPENING.config():
         with suppress(SeqvaeError):
             for _, opening in OPENING.pieces(thing):
                 return digest(OPENING, OPENING.encode(opening))

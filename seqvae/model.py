@@ -56,7 +56,19 @@ class Size:
         )
 
 
-class SequenceVAE(nn.Module):
+class StandardPrior(nn.Module):
+    """Base of models whose prior is N(0, I)."""
+
+    def log_prior(self, z: Tensor) -> Tensor | None:
+        """log p(z) (N,) nats; None: it is N(0, I)."""
+        return None
+
+    def from_prior(self, uniform: Tensor, noise: Tensor) -> Tensor:
+        """z (N, Z) of uniform (N,) in [0, 1) and standard normal noise (N, Z)."""
+        return noise
+
+
+class SequenceVAE(StandardPrior):
     """Sequences of steps (B, T, K) with lengths (B,), END row counted, and conditions (B, C)."""
 
     def __init__(self, streams: tuple[Stream, ...], conditions: tuple[Stream, ...], size: Size) -> None:
@@ -84,14 +96,6 @@ class SequenceVAE(nn.Module):
         steps, lengths, conditions = (repeated(part, times) for part in (steps, lengths, conditions))
         hidden = None if dropped is None else repeated(dropped, times)
         return Pass(self.nll(z, steps, lengths, conditions, hidden), unscaled, z)
-
-    def log_prior(self, z: Tensor) -> Tensor | None:
-        """log p(z) (N,) nats; None: it is N(0, I)."""
-        return None
-
-    def from_prior(self, uniform: Tensor, noise: Tensor) -> Tensor:
-        """z (N, Z) of uniform (N,) in [0, 1) and standard normal noise (N, Z)."""
-        return noise
 
     def nll(
         self, z: Tensor, steps: Tensor, lengths: Tensor, conditions: Tensor, dropped: Tensor | None = None
@@ -151,7 +155,7 @@ class Sections(NamedTuple):
     dropped: Tensor | None  # (B * S, t)
 
 
-class HierarchicalVAE(nn.Module):
+class HierarchicalVAE(StandardPrior):
     """Sequences of S sections, each with its END: steps (B, T, K), lengths (B,), conditions (B, C).
 
     Each section is read by an encoder of its own, what these say by another, whose posterior is the
@@ -264,14 +268,6 @@ class HierarchicalVAE(nn.Module):
     ) -> Tensor:
         """-log p(x|z) in nats (B,)."""
         return self.sung(z, self.cut(steps, lengths, conditions, dropped), conditions)
-
-    def log_prior(self, z: Tensor) -> Tensor | None:
-        """log p(z) (N,) nats; None: it is N(0, I)."""
-        return None
-
-    def from_prior(self, uniform: Tensor, noise: Tensor) -> Tensor:
-        """z (N, Z) of uniform (N,) in [0, 1) and standard normal noise (N, Z)."""
-        return noise
 
 
 def repeated(part: Tensor, times: int) -> Tensor:

@@ -242,11 +242,17 @@ class Decoder(nn.Module):
         inputs are these shifted right, with START and DROPPED.
         """
         known = torch.cat((z, condition), -1)  # (B, Z + C)
-        h, c = self.first(known).tanh().chunk(2, -1)
         read = self.dropout(self.steps(inputs))
         x = torch.cat((read, known[:, None].expand(-1, inputs.shape[1], -1)), -1)
-        state, _ = self.lstm(x, (h[None].contiguous(), c[None].contiguous()))
+        state = begun(self.lstm, x, self.first(known))
         return list(self.heads(self.dropout(state), known, steps))
+
+
+def begun(lstm: nn.LSTM, x: Tensor, first: Tensor) -> Tensor:
+    """The states (B, T, H) of inputs (B, T, E), the first h and c from the tanh of first (B, 2H)."""
+    h, c = first.tanh().chunk(2, -1)
+    state: Tensor = lstm(x, (h[None].contiguous(), c[None].contiguous()))[0]
+    return state
 
 
 class Conductor(nn.Module):
@@ -267,8 +273,6 @@ class Conductor(nn.Module):
 
     def forward(self, known: Tensor) -> Tensor:
         """known (B, Z + C) -> (B, S, section)."""
-        h, c = self.first(known).tanh().chunk(2, -1)
-        x = known[:, None].expand(-1, self.sections, -1)
-        state, _ = self.lstm(x, (h[None].contiguous(), c[None].contiguous()))
+        state = begun(self.lstm, known[:, None].expand(-1, self.sections, -1), self.first(known))
         said: Tensor = self.say(state) + self.own(known).unflatten(1, (self.sections, -1))
         return said

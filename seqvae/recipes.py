@@ -226,10 +226,11 @@ def check(recipe: Recipe) -> Recipe:
             raise SeqvaeError("a bound of several samples takes beta 1 and no other remedy")
     if objective.penalty and isinstance(recipe.size, Size) and recipe.size.spread:
         raise SeqvaeError("a penalty is of the posterior, which spread scales; leave out one of the two")
-    if isinstance(recipe.size, Size) and recipe.size.conductor and not recipe.size.latent:
-        raise SeqvaeError("a conductor needs a latent to read")
-    if isinstance(recipe.size, Size) and recipe.size.conductor and recipe.size.gamma:
-        raise SeqvaeError("gamma is of networks without a conductor")
+    if isinstance(recipe.size, Size) and recipe.size.conductor:
+        if not recipe.size.latent:
+            raise SeqvaeError("a conductor needs a latent to read")
+        if recipe.size.gamma:
+            raise SeqvaeError("gamma is of networks without a conductor")
     if recipe.size.learns_prior and objective.free_bits and objective.free_over == "dimension":
         raise SeqvaeError("a learnt prior has no KL of each dimension that bits could be free of")
     if recipe.objective.anneal == "cyclical" and not recipe.objective.warmup <= recipe.objective.cycle > 0:

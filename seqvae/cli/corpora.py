@@ -142,12 +142,10 @@ def prepare(
     codec: Any
     if ensemble:
         codec = VoicesCodec(bars, ensemble=ensemble, quarters=quarters)
+    elif name == "melody":
+        codec = GridCodec(bars)
     elif of == "melody":
-        codec = (
-            GridCodec(bars)
-            if name == "melody"
-            else NotesCodec(bars, section=section or 0, chords=HALVES * chords)
-        )
+        codec = NotesCodec(bars, section=section or 0, chords=HALVES * chords)
     elif of == "text":
         codec = Spelling(name, vocabulary or 0, longest, algorithm)
     else:

@@ -130,17 +130,21 @@ class BarsCodec(Codec[Phrase]):
     def snap(self, raw: Phrase) -> Phrase:
         return self.decode(*self.encode(raw))
 
-    def shifts(
-        self, pitch: np.ndarray, sounding: np.ndarray, highest: int, rng: np.random.Generator
+    def transposed(
+        self, steps: np.ndarray, column: int, lowest: int, sounding: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """A transposition (B,) of its own for each row, -6 .. 5 semitones as 0 .. highest allow.
+        """Each row (B, T, K) transposed by its own -6 .. 5 semitones, as the piano allows.
 
-        pitch (B, T) counts where sounding (B, T) is true.
+        Pitches stand in a column where sounding (B, T) is true, the piano's lowest as the symbol `lowest`.
         """
+        pitch, highest = steps[..., column] - lowest, HIGHEST - LOWEST
         low = np.where(sounding, pitch, highest).min(1)
         high = np.where(sounding, pitch, 0).max(1)
         shift = rng.integers(SHIFTS[0], SHIFTS[1], size=len(pitch), endpoint=True)
-        return np.asarray(np.clip(shift, -low, highest - high))
+        shift = np.clip(shift, -low, highest - high)  # (B,)
+        out = steps.copy()
+        out[..., column] += np.where(sounding, shift[:, None], 0).astype(steps.dtype)
+        return out
 
     def retold(self, conditions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Conditions (B, C) of windows moved to any keys; a few are told no chords, or no key either.

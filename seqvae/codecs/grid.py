@@ -86,8 +86,7 @@ class GridCodec(BarsCodec):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Each row (B, T, 1) transposed by its own number of semitones, -6 .. 5, as the piano allows."""
         pitched = (steps[..., 0] >= FIRST) & (steps[..., 0] < END)
-        shift = self.shifts(steps[..., 0] - FIRST, pitched, HIGHEST - LOWEST, rng)
-        return steps + np.where(pitched, shift[:, None], 0).astype(steps.dtype)[..., None], conditions
+        return self.transposed(steps, 0, FIRST, pitched, rng), conditions
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
         """Onsets, ends, intervals and metre: the same in another key."""

@@ -104,10 +104,7 @@ class NotesCodec(BarsCodec):
             return steps, self.retold(conditions, rng)
         real = np.arange(steps.shape[1]) < (lengths - 1)[:, None]  # (B, T) neither the last END nor padding
         real &= steps[..., 0] != self.end
-        shift = self.shifts(steps[..., 1], real, HIGHEST - LOWEST, rng)
-        out = steps.copy()
-        out[..., 1] += np.where(real, shift[:, None], 0).astype(steps.dtype)
-        return out, conditions
+        return self.transposed(steps, 1, 0, real, rng), conditions
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
         """Onsets, intervals and metre: the same in another key, articulation, loudness or harmony."""

@@ -138,10 +138,7 @@ class VoicesCodec(BarsCodec):
         piano allows."""
         pitched = np.array([not part.drums for part in self.parts])[steps[..., 1]]
         pitched &= np.arange(steps.shape[1]) < (lengths - 1)[:, None]  # (B, T) neither END nor padding
-        shift = self.shifts(steps[..., 2], pitched, HIGHEST - LOWEST, rng)
-        out = steps.copy()
-        out[..., 2] += np.where(pitched, shift[:, None], 0).astype(steps.dtype)
-        return out, conditions
+        return self.transposed(steps, 2, 0, pitched, rng), conditions
 
     def fingerprint(self, steps: np.ndarray, condition: np.ndarray) -> bytes:
         """Onsets, voices, intervals, drums and metre: the same in another key, articulation or loudness."""

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from seqvae.attributes import MAJOR, pitch_range
 from seqvae.harmony import HALVES, classes
 from seqvae.song import SLACK, TICKS, Key, Note, Phrase, find_key
 
 OCTAVE = 12  # semitones
-SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}  # semitones above the tonic
+SCALES = {"major": MAJOR, "minor": (0, 2, 3, 5, 7, 8, 10)}  # semitones above the tonic
 
 
 class Overlap(NamedTuple):
@@ -103,9 +104,13 @@ def exact_share(pairs: Iterable[tuple[Phrase, Phrase]]) -> float:
     return share(sum(exact), len(exact))
 
 
+def ordered(phrase: Phrase) -> list[Note]:
+    return sorted(phrase.notes, key=lambda note: (note.onset, note.pitch))
+
+
 def intervals(phrase: Phrase) -> np.ndarray:
     """Signed semitones from each note to the next in order of onset, then of pitch: (notes - 1,)."""
-    return np.diff([note.pitch for note in sorted(phrase.notes, key=lambda note: (note.onset, note.pitch))])
+    return np.diff([note.pitch for note in ordered(phrase)])
 
 
 def leap_share(phrases: Iterable[Phrase], semitones: int = OCTAVE) -> float:
@@ -121,12 +126,6 @@ def leap_share(phrases: Iterable[Phrase], semitones: int = OCTAVE) -> float:
 def notes_per_bar(phrase: Phrase) -> float:
     """Onsets a bar of the phrase's own metre, empty bars counted."""
     return share(len(phrase.notes), phrase.bars)
-
-
-def pitch_range(phrase: Phrase) -> int:
-    """Semitones from the lowest note to the highest (muspy.pitch_range); 0 without notes."""
-    pitches = [note.pitch for note in phrase.notes]
-    return max(pitches, default=0) - min(pitches, default=0)
 
 
 def pitch_classes(phrase: Phrase) -> int:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqvae.attributes import average_interval, scale_consistency
-from seqvae.metrics.music import pitch_range, share, ticks
-from seqvae.song import Note, Phrase
+from seqvae.attributes import average_interval, pitch_range, scale_consistency
+from seqvae.metrics.music import ordered, share, ticks
+from seqvae.song import Phrase
 
 MOST = 1000  # phrases of a pile that are compared: half a million distances within it
 POINTS = 4096  # at which densities are estimated
@@ -22,10 +22,6 @@ REACH = 5  # standard deviations of a Gaussian kernel, beyond which it is cut
 LEAST = 1e-12  # of a density's mass at a point, so that a KL of what never meets is finite, about 20 nats
 # Beats: whole to sixteenth; the same dotted; triplets of half, quarter and eighth (the paper's twelve).
 LENGTHS = np.array([4, 2, 1, 1 / 2, 1 / 4, 3, 3 / 2, 3 / 4, 3 / 8, 4 / 3, 2 / 3, 1 / 3])
-
-
-def ordered(phrase: Phrase) -> list[Note]:
-    return sorted(phrase.notes, key=lambda note: (note.onset, note.pitch))
 
 
 def classes(phrase: Phrase) -> np.ndarray:
