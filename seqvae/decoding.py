@@ -1,7 +1,7 @@
 """Free running: the decoder one step at a time, and the strategies that choose its symbols.
 
 The step is written by hand: token tables, z and conditions are multiplied by the input weights beforehand, so
-a step costs the recurrent product and the heads. Randomness is one uniform a (seed, row, step, stream),
+a step costs the recurrent product and the heads. Randomness is one uniform a (seed, thing, step, stream),
 turned into a symbol by the inverse of the cumulative distribution; rows are decoded in slots, which they
 enter and leave between steps, padded to a multiple of 8. So a row's result depends on its own z, condition,
 seed and number alone, never on its batch-mates.
@@ -174,6 +174,13 @@ class Stepper:
             part, told = z[first : first + MOST_ROWS].float(), conditions[first : first + MOST_ROWS]
             found.append(self.whole.conducted(padded(part), padded(told))[: len(part) * self.each])
         return torch.cat(found), conditions.repeat_interleave(self.each, 0)
+
+    def seeds(self, seed: int, count: int) -> list[tuple[int, int]]:
+        """Of each of so many rows the seed and the number of its thing.
+
+        The sections of a thing draw alike: each as it would by itself, and what z says twice is played twice.
+        """
+        return [(seed, row // self.each) for row in range(count)]
 
     def joined(self, rows: list[np.ndarray]) -> list[np.ndarray]:
         """Each thing's rows (T, K), one after the other."""
@@ -446,7 +453,7 @@ def decode(
         if entered < len(z) and slots.room:
             if ready is None or entered == first + len(ready.state[0]):
                 first, block = entered, slice(entered, entered + MOST_ROWS)
-                seeds = [(seed, row) for row in range(len(z))[block]]
+                seeds = stepper.seeds(seed, len(z))[block]
                 ready = prepared(stepper, z[block], conditions[block], how, seeds, most_steps)
             part = ready.some(entered - first, entered - first + slots.room)
             names = range(entered, entered + len(part.state[0]))
