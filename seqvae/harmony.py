@@ -144,12 +144,11 @@ def harmonised(song: Song, track: int, found: Sequence[Window]) -> list[Window]:
     """Windows of a song's part with their chords and key, as `find_chords` finds them."""
     chords, key = find_chords(song, track)
 
-    def told(phrase: Phrase, bar: int) -> Phrase:
-        own = chords[HALVES * bar : HALVES * (bar + phrase.bars)]
-        rest = (None,) * (HALVES * phrase.bars - len(own)) if chords else ()  # past the song's last bar
-        return replace(phrase, chords=own + rest, key=key)
+    def told(window: Window) -> Phrase:
+        own, phrase = chords[HALVES * window.bar : HALVES * (window.bar + window.held)], window.phrase
+        return replace(phrase, chords=(own * phrase.bars)[: HALVES * phrase.bars], key=key)
 
-    return [window._replace(phrase=told(window.phrase, window.bar)) for window in found]
+    return [window._replace(phrase=told(window)) for window in found]
 
 
 def key_of(chords: Sequence[Key | None]) -> Key | None:

@@ -61,12 +61,6 @@ class Encoding:
     means: Tensor  # (W, Z); zeros where a window has no notes
     notices: tuple[str, ...] = ()  # what the spelling changes
 
-    def span(self, index: int) -> float:
-        """Beats from a window's onset to the next; of the last, its whole bars."""
-        if index + 1 < len(self.windows):
-            return self.windows[index + 1].onset - self.windows[index].onset
-        return self.windows[index].phrase.beats
-
 
 class Morph(NamedTuple):
     songs: list[Song]  # from the first song's reconstruction to the second's
@@ -110,7 +104,7 @@ class Melodies(Engine):
         filled = [i for i, window in enumerate(found) if window.phrase.notes]
         means = torch.zeros(len(found), self.saved.model.size.latent)
         means[filled] = self._means([found[i].phrase for i in filled]) if filled else means
-        notices = losses(song, voices, self.codec, [found[i].phrase for i in filled])
+        notices = losses(song, voices, self.codec, [found[i].kept(found[i].phrase) for i in filled])
         unheard = self._unheard([found[i].phrase.metre for i in filled])
         return Encoding(song, voices.tracks, tuple(found), means, (*notices, *unheard))
 
@@ -239,7 +233,7 @@ class Melodies(Engine):
         require(z.shape[1:] == (size,), f"this model's z has {size} dimensions, not {z.shape[-1]}")
         phrases = self.decode(z, metre)
         song = assemble(phrases)
-        found = [Window(i * one.beats, one, i * one.bars) for i, one in enumerate(phrases)]
+        found = [Window(i * one.beats, one, i * one.bars, one.beats) for i, one in enumerate(phrases)]
         return Encoding(song, tuple((i,) for i in range(len(song.parts))), tuple(found), z)
 
     @torch.inference_mode()
@@ -330,7 +324,7 @@ class Melodies(Engine):
         decoded = iter(self._decode(z[:, filled].flatten(0, 1), frames, how, seed))
         songs = []
         for _ in range(len(z)):
-            phrases = [next(decoded) if w.phrase.notes else w.phrase for w in found]
+            phrases = [w.kept(next(decoded)) if w.phrase.notes else w.phrase for w in found]
             line = assemble(phrases, onsets=[window.onset for window in found])
             own = dict.fromkeys((i for track in encoding.tracks for i in track), tuple[Note, ...]())
             own |= {track[0]: part.notes for track, part in zip(encoding.tracks, line.parts, strict=True)}
@@ -432,10 +426,12 @@ def laid_out(ends: Sequence[Encoding], path: Sequence[Cell], phrases: Sequence[P
     first = ends[path[0].leader].windows[0].onset
     opening = min((note.onset for note in phrases[0].notes), default=inf)
     onsets = [first if opening >= -first - SLACK else 0.0]  # a pickup, unless something sounds before it
-    for cell in path:
-        onsets.append(onsets[-1] + ends[cell.leader].span(cell.places[cell.leader]))
+    places = [ends[cell.leader].windows[cell.places[cell.leader]] for cell in path]
+    for place in places:
+        onsets.append(onsets[-1] + place.beats)
     paces = [pace(end.song) for end in ends]
     title = " to ".join(end.song.title for end in ends) if all(end.song.title for end in ends) else ""
+    phrases = [place.kept(phrase) for place, phrase in zip(places, phrases, strict=True)]
     song = assemble(phrases, onsets=onsets[:-1], title=title)
     turn = next((at for at, cell in zip(onsets, path, strict=False) if cell.leader), inf)
     parts: list[Part] = []

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
-from math import floor, inf
-from typing import NamedTuple, overload
+from math import ceil, floor, inf
+from typing import NamedTuple, Self, overload
 
 import numpy as np
 
@@ -210,6 +210,27 @@ class Window(NamedTuple):
     onset: float  # beats in the song; negative where it opens with a pickup
     phrase: Phrase
     bar: int  # index of its first bar in bars(song)
+    beats: float  # that the song has there, perhaps fewer than the phrase
+
+    @property
+    def held(self) -> int:
+        """Bars that the song has there, the last perhaps cut short."""
+        return ceil((self.beats - SLACK) / self.phrase.metre.beats)
+
+    def kept(self, phrase: Phrase) -> Phrase:
+        """A phrase in this window's place: what begins in the window's own beats."""
+        return replace(phrase, notes=tuple(note for note in phrase.notes if note.onset < self.beats - SLACK))
+
+    def filled(self) -> Self:
+        """The window with its bars over and over where they are fewer than its phrase counts."""
+        phrase, span = self.phrase, self.held * self.phrase.metre.beats
+        if self.held >= phrase.bars:
+            return self
+        own = [note._replace(duration=min(note.duration, span - note.onset)) for note in phrase.notes]
+        turns = [time * span for time in range(ceil(phrase.bars / self.held))]
+        notes = (note._replace(onset=note.onset + turn) for turn in turns for note in own)
+        inside = tuple(note for note in notes if note.onset < phrase.beats - SLACK)
+        return self._replace(phrase=replace(phrase, notes=inside))
 
 
 def bars(song: Song) -> list[tuple[float, Metre]]:
@@ -274,7 +295,8 @@ def windows(song: Song, part: Part, bars: int, hop: int | None = None, ensemble:
                 return found
             high = bisect_left(onsets, end - SLACK)
             held = [Note(max(0.0, n[0] - start), *n[1:]) for n in notes[low:high]]
-            found.append(Window(start, Phrase(tuple(held), metre, bars, ensemble=ensemble), first + bar))
+            phrase = Phrase(tuple(held), metre, bars, ensemble=ensemble)
+            found.append(Window(start, phrase, first + bar, end - start))
     return found
 
 

@@ -395,6 +395,18 @@ def test_a_pickup_is_kept(pipeline: Melodies) -> None:
     assert pipeline.reconstruct(upbeat).parts[0].notes[0].onset == 0.0
 
 
+def test_a_last_window_of_one_bar(pipeline: Melodies) -> None:
+    """The model reads its bar twice and plays it once; nothing is said to be lost."""
+    three = Song((Part(JOY[:12]),))
+    encoding = pipeline.encode(three)
+    twice = Song((Part(tuple(n._replace(onset=n.onset - by) for by in (8, 4) for n in JOY[8:12])),))
+    assert torch.equal(encoding.means[1], pipeline.encode(twice).means[0])
+    songs = [pipeline.reconstruct(three), *pipeline.vary(three, 0.9, 4, temperature=1.0, seed=3)]
+    assert all(note.onset < 12 for song in songs for note in song.parts[0].notes)
+    assert not any("no place" in notice for song in songs for notice in song.notices)
+    assert sum(note.onset >= 8 for song in songs for note in song.parts[0].notes) > 4
+
+
 def test_what_spelling_loses_is_said(pipeline: Melodies) -> None:
     notes = (*JOY[:8], Note(8.01, 1.0, 120), Note(10.0, 40.0, 10))
     notices = " | ".join(pipeline.reconstruct(Song((Part(notes),))).notices)

@@ -265,6 +265,31 @@ def test_a_window_holds_one_metre():
     assert [w.onset for w in windows(shifted, shifted.parts[0], 1)] == [0.0, 2.0, 6.0]
 
 
+def test_a_window_of_fewer_bars_is_filled_with_those_it_has():
+    three = song(line(*range(60, 72)), line(*[40] * 12))
+    first, last = windows(three, three.parts[0], 2)
+    assert first.filled() is first and (first.held, first.beats, last.held, last.beats) == (2, 8.0, 1, 4.0)
+    filled = last.filled().phrase
+    assert [(n.onset, n.pitch) for n in filled.notes] == list(enumerate([68, 69, 70, 71] * 2))
+    assert last.kept(filled) == last.phrase and first.kept(filled) == filled
+    (whole,) = windows(three, three.parts[0], 8)
+    turned = whole.filled().phrase.notes
+    assert [n.pitch for n in turned] == [*range(60, 72), *range(60, 72), *range(60, 68)]
+    assert [n.onset for n in turned] == list(range(32))
+    assert whole.kept(replace(whole.phrase, notes=turned)) == whole.phrase
+
+
+def test_a_bar_cut_short_is_filled_in_whole_bars():
+    """A bar and a half are held as two, and a note that sounds past them ends with them."""
+    cut = song((Note(0.0, 1.0, 60), Note(4.0, 9.0, 62)), metres=((0.0, FOUR), (6.0, THREE)))
+    window = windows(cut, cut.parts[0], 4)[0]
+    assert (window.beats, window.held) == (6.0, 2)
+    filled = window.filled().phrase
+    assert shapes(filled.notes) == [(0.0, 1.0, 60), (4.0, 4.0, 62), (8.0, 1.0, 60), (12.0, 4.0, 62)]
+    late = replace(filled, notes=(*filled.notes[:2], Note(6.0, 1.0, 64)))
+    assert shapes(window.kept(late).notes) == [(0.0, 1.0, 60), (4.0, 4.0, 62)]
+
+
 def test_hopping_windows_are_whole():
     # 4/4 bars at 0, 4, 8 and a cut one at 12; 3/4 bars at 14 and 17.
     change = song(line(*range(40, 60)), metres=((0.0, FOUR), (14.0, THREE)))

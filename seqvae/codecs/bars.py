@@ -65,8 +65,11 @@ class BarsCodec(Codec[Phrase]):
         return voices(song, self.ensemble, track)
 
     def windows(self, song: Song, found: Voices, hop: int | None = None) -> list[Window]:
-        """`song.windows` of the voices found in it, with its harmony where the codec spells that."""
-        cut = windows(song, found.part, self.bars, hop, self.ensemble)
+        """`song.windows` of the voices found in it, with its harmony where the codec spells that.
+
+        One that has fewer bars than the codec has them over and over: models are trained on whole windows.
+        """
+        cut = [one.filled() for one in windows(song, found.part, self.bars, hop, self.ensemble)]
         return harmony.harmonised(song, found.tracks[0][0], cut) if self.chords else cut
 
     def silence(self, metre: Metre) -> Phrase:
