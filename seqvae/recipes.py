@@ -65,10 +65,10 @@ RECIPES = {
     "melody-16": Recipe(
         about="16-bar melodies in sections of 2 bars under a conductor; begin from melody",
         size=Size(latent=256, conductor=128),
-        objective=Elbo(beta=0.2, warmup=4000),
+        objective=Elbo(beta=0.1, warmup=500),
         batch_size=32,
-        steps=4_000,
-        learning_rate=1e-3,
+        steps=2_000,
+        learning_rate=7e-4,
         precision="bf16",
         evaluate_every=500,
         save_every=100,
@@ -109,6 +109,14 @@ RECIPES = {
         steps=3_000,
         learning_rate=2e-3,
         evaluate_every=500,
+    ),
+    "chords": Recipe(
+        about="2-bar melodies that are told chords; a z that says little leaves more to them",
+        size=Size(embedding=(64, 64, 32, 8), condition=96, encoder=160, decoder=256, head=128, latent=64),
+        objective=Elbo(beta=0.5, warmup=3000),
+        batch_size=64,
+        steps=6_000,
+        learning_rate=2e-3,
     ),
     "sentences": Recipe(
         about="short sentences in pieces of words; beta rises all the way",
@@ -156,8 +164,18 @@ RECIPES = {
         evaluate_every=782,
     ),
 }
-# By the kind of codec, or by its ensemble:
-DEFAULTS = {"melody": "small", "text": "text", "image": "pictures", "chorale": "chorale", "trio": "trio"}
+# By the kind of codec, or by what its config says of it before that:
+DEFAULTS = {
+    **{"melody": "small", "text": "text", "image": "pictures"},
+    **{"chorale": "chorale", "trio": "trio"},
+    **{"chords": "chords", "section": "melody-16", "step": "grid"},
+}
+
+
+def default(kind: str, config: Mapping[str, int | str]) -> str:
+    """The name of the recipe for a codec of a kind and config: of its ensemble, chords, sections, or grid."""
+    told = (it for it in ("chords", "section", "step") if it in config)
+    return DEFAULTS[str(config.get("ensemble", "")) or next(told, kind)]
 
 
 def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:

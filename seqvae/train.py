@@ -46,7 +46,7 @@ from seqvae.latent import divergences, fit_succession
 from seqvae.model import HierarchicalVAE, Size
 from seqvae.objective import Posterior, Terms
 from seqvae.prior import HOLES, fit_mixture, needs_fit
-from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override
+from seqvae.recipes import PRECISIONS, RECIPES, Recipe, check, default, override
 from seqvae.song import SeqvaeError
 
 Progress = Callable[[int, int, dict[str, float], str], None]  # step, of how many, figures, a message or ""
@@ -478,14 +478,14 @@ def train(
 ) -> Path:
     """Train a recipe on a prepared corpus; returns the folder of the best model.
 
-    Without a recipe it is the corpus's in `DEFAULTS`. start is a model folder to begin from instead of random
-    weights, of the same codec and sizes. Without a validation split the figures are of training windows, and
-    said to be. A finished run resumed stays as it is. Raises `SeqvaeError` for an unknown recipe or setting,
-    an occupied folder, a resumed run of other settings or another corpus, a loss that is no finite number.
+    Without a recipe it is the `default` of the corpus's codec. start is a model folder to begin from instead
+    of random weights, of the same codec and sizes. Without a validation split the figures are of training
+    windows, and said to be. A finished run resumed stays as it is. Raises `SeqvaeError` for an unknown recipe
+    or setting, an occupied folder, a resumed run of other settings or another corpus, a loss that is no
+    finite number.
     """
     corpus = Corpus.open(corpus_folder)
-    of = getattr(corpus.codec, "ensemble", "") or corpus.codec.kind
-    recipe = DEFAULTS[of] if recipe is None else recipe
+    recipe = default(corpus.codec.kind, corpus.codec.config()) if recipe is None else recipe
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise SeqvaeError(f"no recipe is called {recipe!r}; there are {', '.join(RECIPES)}")

@@ -14,7 +14,7 @@ from seqvae.corpus import collate
 from seqvae.image import ImageSize
 from seqvae.model import Size
 from seqvae.objective import Elbo
-from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, override, settings_of
+from seqvae.recipes import DEFAULTS, PRECISIONS, RECIPES, Recipe, check, default, override, settings_of
 from seqvae.song import ENSEMBLES, Phrase, SeqvaeError
 from tests.conftest import LONGER
 
@@ -80,7 +80,14 @@ def test_every_recipe_builds_and_takes_a_step(
 
 def test_every_kind_has_a_default_recipe() -> None:
     kinds = {codec.kind for codec in CODECS.values()} | {name for name in ENSEMBLES if name}
-    assert DEFAULTS.keys() == kinds and {*DEFAULTS.values()} <= {*RECIPES}
+    assert DEFAULTS.keys() == kinds | {"chords", "section", "step"} and {*DEFAULTS.values()} <= {*RECIPES}
+    plain: dict[str, Codec[Any]] = {
+        **{"small": NotesCodec(), "chords": NotesCodec(chords=2), "melody-16": NotesCodec(16, section=2)},
+        **{"grid": GridCodec(), "trio": VoicesCodec(ensemble="trio"), "pictures": PixelsCodec(8, 8, 1)},
+    }
+    for name, codec in plain.items():
+        assert default(codec.kind, codec.config()) == name
+        build_model(codec, RECIPES[name].size)
 
 
 def test_words_have_heads_as_wide_as_their_embedding() -> None:
