@@ -256,7 +256,7 @@ class HierarchicalVAE(StandardPrior):
         """What the sections of z (B, Z) are told: (B * S, section)."""
         known = torch.cat((z, self.conditions(conditions)), -1)
         found: Tensor = self.conductor(known)
-        return found.flatten(0, 1).float()
+        return found.flatten(0, 1)
 
     def sung(self, z: Tensor, cut: Sections, conditions: Tensor) -> Tensor:
         """-log p(x|z) in nats (B,) of sequences in sections."""

@@ -259,7 +259,9 @@ class Conductor(nn.Module):
     """An LSTM that says, section after section, what the section's decoder is told of z.
 
     Its step reads z, and what it says is linear in its state and, a section by itself, in z: sections may
-    have dimensions of z of their own without passing through the LSTM.
+    have dimensions of z of their own without passing through the LSTM. Each section is then told the mean of
+    what is said to all, by a Gaussian kernel of their distances whose width is learnt (non-local means,
+    Buades et al. 2005): what the noise of z sets apart where a strain returns comes together again.
     """
 
     def __init__(self, known: int, hidden: int, section: int, sections: int) -> None:
@@ -269,10 +271,13 @@ class Conductor(nn.Module):
         self.lstm = nn.LSTM(known, hidden, batch_first=True)
         self.say = nn.Linear(hidden, section)
         self.own = nn.Linear(known, sections * section)
+        self.log_width = nn.Parameter(torch.tensor(-2.0))  # of the kernel, a dimension's root mean square
         nn.init.normal_(self.own.weight, std=known**-0.5)  # what is said varies as much as z does
 
     def forward(self, known: Tensor) -> Tensor:
         """known (B, Z + C) -> (B, S, section)."""
         state = begun(self.lstm, known[:, None].expand(-1, self.sections, -1), self.first(known))
-        said: Tensor = self.say(state) + self.own(known).unflatten(1, (self.sections, -1))
-        return said
+        said = (self.say(state) + self.own(known).unflatten(1, (self.sections, -1))).float()
+        apart = (said[:, :, None] - said[:, None]).square().mean(-1)  # (B, S, S)
+        alike = (-0.5 * apart / (2 * self.log_width).exp()).softmax(-1)
+        return (alike[..., None] * said[:, None]).sum(2)

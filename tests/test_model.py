@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqvae.codecs import NotesCodec, Stream
 from seqvae.model import HierarchicalVAE, SequenceVAE, Size
-from seqvae.networks import POOLINGS, Conditions, table
+from seqvae.networks import POOLINGS, Conditions, Conductor, table
 from seqvae.objective import Elbo, Posterior
 from seqvae.song import Phrase
 from tests.conftest import LONGER
@@ -469,6 +469,22 @@ def test_a_batch_in_sections_is_learnt_through_z(whole: HierarchicalVAE, long_ba
     assert nll.mean() < 0.1 * losses[0] and rolled.mean() > nll.mean() + 10
 
 
+def test_sections_told_nearly_the_same_are_told_the_same() -> None:
+    """Two of four lie close: they meet half way, whatever the batch, and the others stay."""
+    conductor = Conductor(6, 16, 8, 4).requires_grad_(False)
+    conductor.say.weight.zero_(), conductor.say.bias.zero_(), conductor.own.weight.mul_(1e-3)
+    places = torch.tensor([0.0, 1.0, 1.02, 3.0])[:, None].expand(4, 8)
+    conductor.own.bias.copy_(places.flatten())
+    told = conductor(torch.randn(5, 6))
+    expected = torch.tensor([0.0, 1.01, 1.01, 3.0])[:, None].expand(5, 4, 8)
+    torch.testing.assert_close(told, expected, atol=0.005, rtol=0)
+    assert (told[:, 1] - told[:, 2]).abs().max() < 0.005
+    conductor.log_width.fill_(5)
+    torch.testing.assert_close(
+        conductor(torch.randn(5, 6)), places.mean(0).expand(5, 4, 8), atol=0.01, rtol=0
+    )
+
+
 def test_an_aligned_conductor_says_what_the_sections_said(size: Size, long_batch: Batch) -> None:
     """Of 12 sequences 11 components are all; the first few are the best of their number."""
     gaps = []
@@ -480,6 +496,7 @@ def test_an_aligned_conductor_says_what_the_sections_said(size: Size, long_batch
             each = whole.section.infer(*whole.cut(*long_batch)[:3])
             said = Posterior(*(part.view(12, -1) for part in each))
             whole.align(said)
+            whole.conductor.log_width.fill_(-20)  # each section by itself
             z = whole.encode(*long_batch)
             found = whole.conducted(z.mean, long_batch[2]).view(12, -1)
         gaps.append((found - said.mean).square().sum().item())
