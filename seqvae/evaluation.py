@@ -374,22 +374,25 @@ def assess(
     samples: int = 1000,
     importance: int = 0,
     language: Saved | None = None,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Every figure of a model on a split, as plain numbers; samples at temperature 1 from each prior it has.
+    """Every figure of a model on a split, as plain numbers; samples at a temperature from each prior it has.
 
     With importance samples also the importance-weighted nll, which takes that many passes of the decoder.
     With a language model of the same codec also its perplexity of the windows and of samples (forward: Zhao
     et al. 2018, section 5) and its nats a symbol at the steps of interpolations. Of melodies the nats of an
     n-gram model of the training windows likewise, and how like one half of the split's tunes in style the
-    other and the samples are. Raises `SeqvaeError` for a split without windows, or one that is none.
+    other and the samples are. Raises `SeqvaeError` for a split without windows, or one that is none, and
+    ValueError for a temperature that is none.
     """
-    model = saved.model
+    model, how = saved.model, Sampling(temperature)
     indices = chosen(corpus, split, limit, seed)
     if not len(indices):
         raise SeqvaeError(f"the corpus has no windows in its {split} split; evaluate on another")
     posterior = posteriors(model, corpus, split, indices)
     figures: dict[str, Any] = {"split": split, "windows": len(indices), "seed": seed}
+    figures["temperature"] = temperature  # of samples
     figures |= bounds(model, corpus, split, indices, posterior, seed)
     if importance:
         figures |= tightened(model, corpus, split, indices, importance, seed)
@@ -411,7 +414,7 @@ def assess(
     if saved.mixture is not None:
         priors = {"fitted": saved.mixture, **priors}
     for name, mixture in priors.items():
-        things, _ = sample_windows(model, corpus, mixture, samples, seed, Sampling())
+        things, _ = sample_windows(model, corpus, mixture, samples, seed, how)
         figures[f"samples_{name}"] = judge.summary(things) | novelty(corpus, things)
         figures[f"samples_{name}"] |= readings(corpus, things, language)
         if style:
@@ -426,6 +429,7 @@ def evaluate(
     limit: int | None = None,
     importance: int = 0,
     language_folder: Path | None = None,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Any]:
     """`assess` for a model, a corpus and perhaps a language model, each a folder.
@@ -439,4 +443,7 @@ def evaluate(
         language.check_codec(corpus.codec)
         if language.model.size.latent:
             raise SeqvaeError(f"{language_folder} is no language model; train one with --set latent=0")
-    return assess(saved, corpus, split, limit=limit, importance=importance, language=language, seed=seed)
+    return assess(
+        saved, corpus, split, limit=limit, importance=importance, language=language,
+        temperature=temperature, seed=seed,
+    )  # fmt: skip

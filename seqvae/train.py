@@ -45,7 +45,7 @@ from seqvae.image import ImageVAE, Model
 from seqvae.latent import divergences, fit_succession
 from seqvae.model import HierarchicalVAE, Size
 from seqvae.objective import Posterior, Terms
-from seqvae.prior import HOLES, fit_mixture, needs_fit
+from seqvae.prior import HOLES, WIDTH, fit_mixture, needs_fit
 from seqvae.recipes import PRECISIONS, RECIPES, Recipe, check, default, override
 from seqvae.song import SeqvaeError
 
@@ -438,11 +438,11 @@ def verdict(saved: Saved) -> str:
 
 
 @torch.inference_mode()
-def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
+def finish_model(saved: Saved, corpus: Corpus, seed: int = 0, width: float = WIDTH) -> None:
     """Fit, in place, how windows follow each other and, where KL - MI passes 5 nats, the prior.
 
-    The first is a `Succession`, the second a `Mixture` of exemplars, unless the model has learnt a prior.
-    What decided it is told in the config's "prior".
+    The first is a `Succession`, the second a `Mixture` of exemplars, so much widened, unless the model has
+    learnt a prior. What decided it is told in the config's "prior".
     """
     pairs = corpus.successors("train")
     pairs = pairs[evaluation.pick(len(pairs), FITTED // 2, seed)]
@@ -461,7 +461,7 @@ def finish_model(saved: Saved, corpus: Corpus, seed: int = 0) -> None:
         found = found._replace(kl=sampled_kl(z[few], some, prior).mean().item())
     elif needs_fit(found):
         told = evaluation.conditions_of(corpus, "train", indices)
-        saved.mixture = fit_mixture(posterior, told[:, : corpus.codec.ruling], seed=seed)
+        saved.mixture = fit_mixture(posterior, told[:, : corpus.codec.ruling], width=width, seed=seed)
     gap = {"windows": len(few), "kl": found.kl, "mi": found.mi, "kl_minus_mi": found.kl - found.mi}
     saved.config["prior"] = gap
 

@@ -22,7 +22,7 @@ from seqvae import engine, files, sources
 from seqvae.checkpoint import Saved, build_model, load_attribute, load_model, save_model
 from seqvae.cli import main
 from seqvae.cli.console import Progress, opened, table
-from seqvae.cli.melodies import gm_program
+from seqvae.cli.melodies import gm_program, suited
 from seqvae.codecs import NotesCodec, VoicesCodec
 from seqvae.corpus import Corpus, prepare
 from seqvae.latent import Mixture
@@ -436,10 +436,10 @@ def test_evaluate(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ["style.pitch_range.area", "0.98", "0.9"], ["style.pitch_range.kl", "0.01235", "0.1"], ["new", "0.5"],
     ]  # fmt: skip
     done("evaluate", model, tmp_path, "--importance", 50)
-    done("evaluate", model, tmp_path, "--language-model", model)
-    assert calls == [(model, tmp_path, "valid", 7, 0, None)] * 2 + [
-        (model, tmp_path, "test", None, 50, None),
-        (model, tmp_path, "test", None, 0, model),
+    done("evaluate", model, tmp_path, "--language-model", model, "--temperature", 0.5)
+    assert calls == [(model, tmp_path, "valid", 7, 0, None, 1.0)] * 2 + [
+        (model, tmp_path, "test", None, 50, None, 1.0),
+        (model, tmp_path, "test", None, 0, model, 0.5),
     ]
 
 
@@ -686,7 +686,7 @@ def test_a_fault_while_writing_leaves_nothing(
     [["nonsense"], ["--nonsense"], ["reconstruct"], ["interpolate", "one.mid"], ["prepare", "folk"],
      ["prepare", "no such folder", "-o", "out"], ["train", "no such corpus", "-o", "out"],
      ["train", ".", "--set", "steps"], ["train", ".", "--recipe", "nonsense", "-o", "out"],
-     ["evaluate", "no such model", "."]],
+     ["evaluate", "no such model", "."], ["evaluate", "melody", ".", "--temperature", "-1"]],
     ids=" ".join,
 )  # fmt: skip
 def test_bad_usage_is_one_sentence(
@@ -755,6 +755,43 @@ def test_progress_is_told_past_two_seconds(
     assert said.err.splitlines() == [f"reading {n} of 30  slowly" for n in (2, 12, 22, 30)]
 
 
+def of_bars(*counts: int) -> Song:
+    """So many bars in 4/4, so many in 3/4, and so on, a note a beat."""
+    at, metres, notes = 0.0, [], list[Note]()
+    for i, count in enumerate(counts):
+        metre = Metre(4 - i % 2, 4)
+        metres.append((at, metre))
+        notes += [Note(at + beat, 1.0, 60 + beat * 5 % 13) for beat in range(count * metre.numerator)]
+        at += count * metre.beats
+    return Song((Part(tuple(notes), "melody"),), tuple(metres))
+
+
+def test_songs_that_are_long_enough() -> None:
+    """Where most of their bars lie in windows of 16 in one metre; all of those that meet are to be so."""
+    long = [of_bars(*counts) for counts in ((16,), (31,), (47,), (17, 16), (16, 15), (5, 40))]
+    short = [of_bars(*counts) for counts in ((15,), (1,), (12, 12), (10, 16, 10), (15, 15, 15))]
+    assert {suited(None, song) for song in long} == {"melody-16"} == {suited(None, *long)}
+    assert {suited(None, song) for song in short} == {"melody"} == {suited(None, long[0], short[0])}
+    assert suited("mine", *long) == suited("mine", *short) == "mine" and suited("", long[0]) == ""
+
+
+def test_long_songs_take_sixteen_bars_as_one(songs: Path, tmp_path: Path) -> None:
+    """Without -m, and it is said; a part of a window more at the end does not sound past it."""
+    said, long = "note: melody-16 takes 16 bars as one; -m melody takes two", tmp_path / "long.mid"
+    files.write(of_bars(20), long)
+    whole = done("reconstruct", long, "-o", tmp_path / "whole")
+    asked = done("reconstruct", long, "-m", "melody-16", "-o", tmp_path / "asked")
+    two = done("reconstruct", long, "-m", "melody", "-o", tmp_path / "two")
+    assert said in whole and "melody-16" not in asked + two
+    assert contents(tmp_path / "whole") == contents(tmp_path / "asked") != contents(tmp_path / "two")
+    made = files.read(tmp_path / "whole" / "long.reconstruction.mid")
+    assert 72 <= made.parts[0].notes[-1].onset < 80
+    met = done("interpolate", long, songs / "a.mid", "--steps", 3, "-o", tmp_path / "met")
+    assert said not in met and said in done("interpolate", long, long, "--steps", 3, "-o", tmp_path / "met")
+    for bars, expected in ((15, False), (16, True)):
+        assert (said in done("generate", "-n", 1, "--bars", bars, "-o", tmp_path / "new")) == expected
+
+
 def test_shift_brings_a_song_to_places(tmp_path: Path) -> None:
     """The embedded model's own attribute by its name: the more notes, the further."""
     tune = Path(__file__).parent.parent / "data" / "heron_weather.mid"
@@ -772,9 +809,9 @@ def test_shift_brings_a_song_to_places(tmp_path: Path) -> None:
         "--png",
     ]
     done("shift", tune, *words)
-    assert names(tmp_path) == sorted(
-        f"heron_weather.at{place}.{form}" for place in ("-2", "+0", "+2") for form in ("mid", "png")
-    )
+    made = [f"heron_weather.at{place}.{form}" for place in ("-2", "+0", "+2") for form in ("mid", "png")]
+    assert names(tmp_path) == sorted([*made, "shift.png"])
+    assert (tmp_path / "shift.png").read_bytes()[:4] == b"\x89PNG"
     few, same, many = (
         len(files.read(tmp_path / f"heron_weather.at{place}.mid").parts[0].notes)
         for place in ("-2", "+0", "+2")

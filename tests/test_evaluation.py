@@ -56,7 +56,7 @@ def saved(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Saved:
 def test_every_figure_is_there_and_plain(corpus: Corpus, saved: Saved):
     figures = evaluation.assess(saved, corpus, "test", samples=50)
     piles = {"corpus", "reconstructions", "interpolations", "samples_standard"}
-    assert set(figures) == {"split", "windows", "seed"} | piles | BOUNDS | NOTES
+    assert set(figures) == {"split", "windows", "seed", "temperature"} | piles | BOUNDS | NOTES
     assert figures["windows"] == len(corpus.split("test")) and figures["split"] == "test"
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert NOVELTY < set(figures["samples_standard"])
@@ -98,6 +98,15 @@ def test_a_split_without_windows_or_name_is_told(folder: Path, saved: Saved, tmp
     bare = Corpus.open(make_corpus(tmp_path, valid=0))
     with pytest.raises(SeqvaeError, match="the corpus has no windows in its valid split"):
         evaluation.assess(saved, bare, "valid")
+
+
+def test_samples_are_of_the_temperature(folder: Path, saved: Saved):
+    corpus = Corpus.open(folder)
+    warm, cold = (evaluation.assess(saved, corpus, "valid", samples=30, temperature=t) for t in (1.0, 0.0))
+    assert cold["temperature"] == 0 and warm["temperature"] == 1
+    assert warm["samples_standard"] != cold["samples_standard"] and warm["nll"] == cold["nll"]
+    with pytest.raises(ValueError, match="temperature"):
+        evaluation.assess(saved, corpus, "valid", temperature=-1)
 
 
 def test_evaluate_opens_folders_of_one_spelling(folder: Path, saved: Saved, tmp_path: Path):

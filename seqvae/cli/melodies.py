@@ -17,10 +17,12 @@ import click
 from seqvae.cli.console import Progress, goals, opened, origin, table
 
 if TYPE_CHECKING:
+    from seqvae.melodies import Melodies
     from seqvae.song import Song
 
 
 HERE = Path(".")
+SHORT, LONG, WHOLE = "melody", "melody-16", 16  # the models of two bars and of so many
 
 
 class Forms(NamedTuple):
@@ -32,14 +34,15 @@ class Forms(NamedTuple):
 
 
 def generate(
-    model: str, count: int, bars: int, metre: str, key: str | None, chords: str | None, tempo: float,
+    model: str | None, count: int, bars: int, metre: str, key: str | None, chords: str | None, tempo: float,
     program: str | None, temperature: float, top_k: int, top_p: float, seed: int, prior: str,
     out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
     out = out or HERE
     with results(out) as folder, Progress() as tell:
         number = None if program is None else gm_program(program)
-        pipeline = opened(model)
+        name = (LONG if bars >= WHOLE else SHORT) if model is None else model
+        pipeline = opened(name)
         songs = pipeline.sample(
             count, bars=bars, metre=metre, key=key, chords=chords, tempo=tempo, program=number,
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, prior=prior,
@@ -47,20 +50,21 @@ def generate(
         stem = pipeline.codec.ensemble or "melody"
         named = dict(zip(numbered(f"{stem}-", count), songs, strict=True))
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
-    summarise(named, out, [origin(pipeline, prior, seed, "windows")])
+    summarise(named, out, [*taken(model, name), origin(pipeline, prior, seed, "windows")])
 
 
 def interpolate(
-    a: str, b: str, model: str, steps: int, fit: str, track_a: str | None, track_b: str | None,
+    a: str, b: str, model: str | None, steps: int, fit: str, track_a: str | None, track_b: str | None,
     temperature: float, top_k: int, top_p: float, seed: int,
     out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
-    from seqvae import files
+    from seqvae import files, render
 
     out, tracks, paths = out or HERE, (track_a, track_b), (Path(a), Path(b))
     with results(out) as folder, Progress() as tell:
         ends = files.read(paths[0]), files.read(paths[1])  # first of all: reading takes no model to fail
-        pipeline = opened(model)
+        name = suited(model, *ends)
+        pipeline = opened(name)
         morph = pipeline.interpolate(
             *ends, steps, fit=fit, tracks=tracks,
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
@@ -70,27 +74,30 @@ def interpolate(
         named = dict(zip([*names, "journey"], [*morph.songs, morph.journey], strict=True))
         write_songs(named, folder, Forms(musicxml, wav, False), tell)
         if png:
-            found = [pipeline.codec.voices(*end).tracks for end in zip(ends, tracks, strict=True)]
-            places = [[i for track in end for i in track] for end in found]
-            draw_path(morph.songs, paths, places, folder)
-    summarise(named, out, morph.notices)
+            lines = list(morph.songs)
+            for at, end, track in zip((0, -1), ends, tracks, strict=True):
+                lines[at] = alone(pipeline, end, track, lines[at])
+            shares = [f"{step / (steps - 1):.0%}" for step in range(1, steps - 1)]
+            render.path_grid(lines, folder / "path.png", [paths[0].stem, *shares, paths[1].stem])
+    summarise(named, out, [*taken(model, name), *morph.notices])
 
 
 def reconstruct(
-    what: str, model: str, track: str | None, out: Path | None, musicxml: bool, wav: bool, png: bool
+    what: str, model: str | None, track: str | None, out: Path | None, musicxml: bool, wav: bool, png: bool
 ) -> None:
     from seqvae import files
 
     out, song = out or HERE, Path(what)
     with results(out) as folder, Progress() as tell:
         read = files.read(song)
-        named = {f"{song.stem}.reconstruction": opened(model).reconstruct(read, track)}
+        name = suited(model, read)
+        named = {f"{song.stem}.reconstruction": opened(name).reconstruct(read, track)}
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
-    summarise(named, out)
+    summarise(named, out, taken(model, name))
 
 
 def vary(
-    what: str, model: str, track: str | None, amount: float, count: int, temperature: float,
+    what: str, model: str | None, track: str | None, amount: float, count: int, temperature: float,
     top_k: int, top_p: float, seed: int, out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
     from seqvae import files
@@ -98,30 +105,52 @@ def vary(
     out, song = out or HERE, Path(what)
     with results(out) as folder, Progress() as tell:
         read = files.read(song)
-        songs = opened(model).vary(
+        name = suited(model, read)
+        songs = opened(name).vary(
             read, amount, count, track=track, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
         named = dict(zip(numbered(f"{song.stem}.variation-", count), songs, strict=True))
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
-    summarise(named, out)
+    summarise(named, out, taken(model, name))
 
 
 def shift(
-    what: str, model: str, track: str | None, attribute: Path, scales: Sequence[float],
+    what: str, model: str | None, track: str | None, attribute: Path, scales: Sequence[float],
     steps: Sequence[float], out: Path | None, musicxml: bool, wav: bool, png: bool,
 ) -> None:  # fmt: skip
-    from seqvae import files
+    from seqvae import files, render
     from seqvae.engine import Place, find_attribute
 
     out, song = out or HERE, Path(what)
     word, asked = goals(scales, steps)
     with results(out) as folder, Progress() as tell:
-        read, pipeline = files.read(song), opened(model)
-        learnt = find_attribute(attribute, model, pipeline)
+        read = files.read(song)
+        name = suited(model, read)
+        pipeline = opened(name)
+        learnt = find_attribute(attribute, name, pipeline)
         songs = pipeline.shift(read, [[Place(learnt, goal, word == "by")] for goal in asked], track=track)
         named = dict(zip([f"{song.stem}.{word}{goal:+g}" for goal in asked], songs, strict=True))
         write_songs(named, folder, Forms(musicxml, wav, png), tell)
-    summarise(named, out)
+        if png and len(songs) > 1:
+            lines = [alone(pipeline, read, track, one) for one in songs]
+            render.path_grid(lines, folder / "shift.png", [f"{word} {goal:+g}" for goal in asked])
+    summarise(named, out, taken(model, name))
+
+
+def suited(model: str | None, *songs: Song) -> str:
+    """The model asked for; without one that of WHOLE bars where windows of them hold most of every song."""
+    from seqvae.song import runs
+
+    def long(song: Song) -> bool:
+        counts = [len(lines) - 1 for lines, _, _ in runs(song)]
+        return 2 * sum(count // WHOLE * WHOLE for count in counts) >= sum(counts)
+
+    return (LONG if all(map(long, songs)) else SHORT) if model is None else model
+
+
+def taken(model: str | None, name: str) -> list[str]:
+    """What is said of a model that nobody asked for."""
+    return [f"{LONG} takes {WHOLE} bars as one; -m {SHORT} takes two"] if name == LONG != model else []
 
 
 def numbered(stem: str, count: int) -> list[str]:
@@ -194,19 +223,10 @@ def write_songs(named: dict[str, Song], folder: Path, forms: Forms, tell: Progre
         tell("writing", i, len(named))
 
 
-def draw_path(
-    songs: Sequence[Song], ends: tuple[Path, Path], tracks: Sequence[Sequence[int]], folder: Path
-) -> None:
-    """path.png: the melodies of a path, of which those of the ends stand among other tracks."""
-    from seqvae import render
-
-    lines = [
-        replace(songs[at], parts=tuple(songs[at].parts[i] for i in own))
-        for at, own in zip((0, -1), tracks, strict=True)
-    ]
-    shares = [f"{step / (len(songs) - 1):.0%}" for step in range(1, len(songs) - 1)]
-    titles = [ends[0].stem, *shares, ends[1].stem]
-    render.path_grid([lines[0], *songs[1:-1], lines[1]], folder / "path.png", titles)
+def alone(pipeline: Melodies, song: Song, track: str | None, made: Song) -> Song:
+    """The melody, without the other tracks, of what was made of a song."""
+    found = pipeline.codec.voices(song, track).tracks
+    return replace(made, parts=tuple(made.parts[i] for own in found for i in own))
 
 
 def summarise(named: dict[str, Song], out: Path, remarks: Sequence[str] = ()) -> None:

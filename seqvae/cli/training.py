@@ -18,7 +18,7 @@ PILES = ("corpus", "samples")  # whose figures stand side by side
 
 @click.command()
 @click.argument("corpus", type=click.Path(path_type=Path))
-@click.option("--recipe", help="The numbers to train by.  [default: small, for text: text]")
+@click.option("--recipe", help="The numbers to train by.  [default: by what the corpus holds]")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another number, such as beta=0.2."
 )
@@ -78,6 +78,7 @@ def train(
     "--language-model", "language", metavar="NAME|DIR",
     help="Also its perplexity of samples and paths; a model trained with latent=0.",
 )  # fmt: skip
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="Of the samples.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     model: str,
@@ -86,14 +87,16 @@ def evaluate(
     limit: int | None,
     importance: int,
     language: str | None,
+    temperature: float,
     as_json: bool,
 ) -> None:
     """Measure a MODEL (a name or folder) on a CORPUS."""
     from seqvae import evaluation
-    from seqvae.engine import find_model
+    from seqvae.engine import find_model, sampling
 
+    sampling(temperature, 0, 1.0)
     judge = find_model(language) if language else None
-    figures = evaluation.evaluate(find_model(model), corpus, split, limit, importance, judge)
+    figures = evaluation.evaluate(find_model(model), corpus, split, limit, importance, judge, temperature)
     if as_json:
         click.echo(json.dumps(figures, indent=1))
     else:

@@ -14,13 +14,16 @@ import click
 
 from seqvae.cli import images, melodies, sentences
 from seqvae.cli.console import given
+from seqvae.cli.melodies import SHORT
 
 MOST = 10_000  # things a command makes
 FILE = click.Path(path_type=Path)
 
 WHAT = click.Argument(["what"], metavar="SONG|TEXT|PICTURE")
 MODEL = click.Option(
-    ["-m", "--model"], default="melody", show_default=True, metavar="NAME|DIR", help="Embedded or trained."
+    ["-m", "--model"],
+    metavar="NAME|DIR",
+    help="Embedded or trained.  [default: melody, or melody-16 for songs of 16 bars or more]",
 )
 COUNT = click.Option(
     ["-n", "count"], type=click.IntRange(1, MOST), default=8, show_default=True, help="How many."
@@ -85,7 +88,8 @@ def verb(
 
     def call(**_: object) -> None:
         context = click.get_current_context()
-        kind = kind_of(context.params["model"])
+        model = context.params["model"]
+        kind = kind_of(SHORT if model is None else model)
         if kind not in kinds:
             raise click.UsageError(f"{name} is for models of {' or '.join(kinds)}, and this one is of {kind}")
         wanted = inspect.signature(kinds[kind]).parameters
@@ -218,7 +222,7 @@ shift = verb(
             "standard deviation of the corpus.",
         ),
         *SEARCHED,
-        *written(png=False),
+        *written(png=False, what="a piano roll of each and, of several, all in one"),
     ],
     {"melody": melodies.shift, "text": sentences.shift, "image": images.shift},
 )
