@@ -276,6 +276,21 @@ def test_playing_keeps_time_and_bar(opens: Opens):
     expect(music.locator(".cursor")).to_be_hidden()
 
 
+def test_a_model_of_sixteen_bars_is_asked_for_sixteen(opens: Opens):
+    """What lies on the shelf stays; going back leaves the number of bars as it is."""
+    page = ready(opens("#music?bars=4&seed=3&n=2"))
+    music = view(page)
+    expect(music.locator("[name=bars]")).to_have_value("4")
+    part(music, "model").select_option("melody-16")
+    expect(music.locator("[name=bars]")).to_have_value("16")
+    part(music, "generate").click()
+    expect(cards(music)).to_have_count(4)
+    cards(music).nth(2).locator(".face").click()
+    expect(part(music, "facts")).to_contain_text("16 bars")
+    part(music, "model").select_option("melody")
+    expect(music.locator("[name=bars]")).to_have_value("16")
+
+
 def test_shelf_makes_takes_and_sends(opens: Opens):
     page = ready(opens())
     music = view(page)

@@ -55,9 +55,10 @@ export const music = {
     };
   },
 
-  /** The metres and keys that a model may be asked for. */
+  /** The bars, metres and keys that a model may be asked for. */
   told(part, model, params) {
-    const { metre, key } = part.make.elements;
+    const { bars, metre, key } = part.make.elements;
+    bars.value = params.get("bars") ?? bars.value;
     metre.replaceChildren(
       ...(model.metres.length ? model.metres : ["4/4"]).map((one) => new Option(one, one)),
     );
