@@ -175,12 +175,12 @@ class Stepper:
             found.append(self.whole.conducted(padded(part), padded(told))[: len(part) * self.each])
         return torch.cat(found), conditions.repeat_interleave(self.each, 0)
 
-    def seeds(self, seed: int, count: int) -> list[tuple[int, int]]:
-        """Of each of so many rows the seed and the number of its thing.
+    def seeds(self, seed: int, rows: range) -> list[tuple[int, int]]:
+        """Of each of some rows the seed and the number of its thing.
 
         The sections of a thing draw alike: each as it would by itself, and what z says twice is played twice.
         """
-        return [(seed, row // self.each) for row in range(count)]
+        return [(seed, row // self.each) for row in rows]
 
     def joined(self, rows: list[np.ndarray]) -> list[np.ndarray]:
         """Each thing's rows (T, K), one after the other."""
@@ -453,7 +453,7 @@ def decode(
         if entered < len(z) and slots.room:
             if ready is None or entered == first + len(ready.state[0]):
                 first, block = entered, slice(entered, entered + MOST_ROWS)
-                seeds = stepper.seeds(seed, len(z))[block]
+                seeds = stepper.seeds(seed, range(len(z))[block])
                 ready = prepared(stepper, z[block], conditions[block], how, seeds, most_steps)
             part = ready.some(entered - first, entered - first + slots.room)
             names = range(entered, entered + len(part.state[0]))

@@ -41,7 +41,7 @@ def generate(
     out = out or HERE
     with results(out) as folder, Progress() as tell:
         number = None if program is None else gm_program(program)
-        name = (LONG if bars >= WHOLE else SHORT) if model is None else model
+        name = chosen(model, bars >= WHOLE)
         pipeline = opened(name)
         songs = pipeline.sample(
             count, bars=bars, metre=metre, key=key, chords=chords, tempo=tempo, program=number,
@@ -145,7 +145,12 @@ def suited(model: str | None, *songs: Song) -> str:
         counts = [len(lines) - 1 for lines, _, _ in runs(song)]
         return 2 * sum(count // WHOLE * WHOLE for count in counts) >= sum(counts)
 
-    return (LONG if all(map(long, songs)) else SHORT) if model is None else model
+    return chosen(model, all(map(long, songs)))
+
+
+def chosen(model: str | None, long: bool) -> str:
+    """The model asked for, else LONG or SHORT."""
+    return (LONG if long else SHORT) if model is None else model
 
 
 def taken(model: str | None, name: str) -> list[str]:

@@ -194,7 +194,7 @@ class Batcher:
         if isinstance(how, Beam):
             return decode(self.stepper, z, conditions, how, seed=seed, most_steps=most_steps)
         z, conditions = self.stepper.rows(z, conditions)
-        seeds = self.stepper.seeds(seed, len(z))
+        seeds = self.stepper.seeds(seed, range(len(z)))
         rows = prepared(self.stepper, z, conditions, how, seeds, self.most_steps)
         order = ticket.order = Order(len(z), ticket.watch)
         number, line = self._enlist(order)

@@ -55,10 +55,9 @@ export const music = {
     };
   },
 
-  /** The bars, metres and keys that a model may be asked for. */
+  /** The metres and keys that a model may be asked for. */
   told(part, model, params) {
-    const { bars, metre, key } = part.make.elements;
-    bars.value = params.get("bars") ?? bars.value;
+    const { metre, key } = part.make.elements;
     metre.replaceChildren(
       ...(model.metres.length ? model.metres : ["4/4"]).map((one) => new Option(one, one)),
     );

@@ -51,9 +51,9 @@ export async function openWorkshop(root, kind, models, params) {
   };
   part.model.addEventListener("change", () => {
     const model = desk.models.find(({ name }) => name === part.model.value);
-    const asked = new URLSearchParams(settingsOf(part.make));
-    if (model.bars > Number(asked.get("bars"))) asked.set("bars", model.bars); // all that it takes at once
-    kind.told?.(part, model, asked);
+    const { bars } = part.make.elements;
+    if (bars && model.bars > Number(bars.value)) bars.value = model.bars; // all that it takes at once
+    kind.told?.(part, model, new URLSearchParams(settingsOf(part.make)));
     desk.choose(model);
     if (kind.exact) desk.fresh();
     say(model.what);
