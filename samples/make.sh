@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seqvae generate -n 4 --bars 8 --metre 6/8 --key D --tempo 96 --program flute --seed 1 -o samples/jigs
 seqvae generate -n 4 --bars 8 --metre 4/4 --key G --tempo 110 --program fiddle --top-p 0.9 --seed 2 -o samples/reels
-seqvae generate -n 4 --bars 16 --metre 6/8 --key D --tempo 100 --program flute --seed 1 -o samples/sixteen
+seqvae generate -n 4 --bars 16 --metre 6/8 --key D --tempo 100 --program flute --seed 4 -o samples/sixteen
 seqvae interpolate samples/sixteen/melody-01.mid samples/sixteen/melody-02.mid --steps 5 -o samples/sixteen-morph
 seqvae shift data/crab_apple_lane.mid --attribute note-density --by -1 --by 0 --by 1 --png -o samples/shift
 seqvae interpolate data/crab_apple_lane.mid data/heron_weather.mid --steps 7 -o samples/morph

@@ -17,6 +17,8 @@ from seqvae.codecs.base import Stream
 from seqvae.likelihood import categorical, linear_categorical
 
 START, DROPPED = 0, 1  # rows after a table's own symbols: before the first step; hidden by word dropout
+# Root mean squares over dimensions of a difference, where what is said has a variance of about 1:
+NEAR, EDGE = 0.5, 0.41
 POOLINGS = ("last+mean", "last", "mean", "max")
 
 
@@ -260,8 +262,9 @@ class Conductor(nn.Module):
 
     Its step reads z, and what it says is linear in its state and, a section by itself, in z: sections may
     have dimensions of z of their own without passing through the LSTM. Each section is then told the mean of
-    what is said to all, by a Gaussian kernel of their distances whose width is learnt (non-local means,
-    Buades et al. 2005): what the noise of z sets apart where a strain returns comes together again.
+    what is said to it and to all within NEAR of it (a non-local mean, Buades et al. 2005): what the noise of
+    z sets apart where a strain returns comes together again. In training the mean is weighted, falling about
+    EDGE, so that gradients still tell sections apart that are not the same.
     """
 
     def __init__(self, known: int, hidden: int, section: int, sections: int) -> None:
@@ -271,7 +274,6 @@ class Conductor(nn.Module):
         self.lstm = nn.LSTM(known, hidden, batch_first=True)
         self.say = nn.Linear(hidden, section)
         self.own = nn.Linear(known, sections * section)
-        self.log_width = nn.Parameter(torch.tensor(-2.0))  # of the kernel, a dimension's root mean square
         nn.init.normal_(self.own.weight, std=known**-0.5)  # what is said varies as much as z does
 
     def forward(self, known: Tensor) -> Tensor:
@@ -279,5 +281,5 @@ class Conductor(nn.Module):
         state = begun(self.lstm, known[:, None].expand(-1, self.sections, -1), self.first(known))
         said = (self.say(state) + self.own(known).unflatten(1, (self.sections, -1))).float()
         apart = (said[:, :, None] - said[:, None]).square().mean(-1)  # (B, S, S)
-        alike = (-0.5 * apart / (2 * self.log_width).exp()).softmax(-1)
-        return (alike[..., None] * said[:, None]).sum(2)
+        near = torch.exp(-0.5 * (apart / EDGE**2).clamp(max=4) ** 4) if self.training else (apart <= NEAR**2)
+        return (near[..., None] * said[:, None]).sum(2) / near.sum(2, keepdim=True)

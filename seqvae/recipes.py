@@ -65,7 +65,7 @@ RECIPES = {
     "melody-16": Recipe(
         about="16-bar melodies in sections of 2 bars under a conductor; begin from melody",
         size=Size(latent=256, conductor=128),
-        objective=Elbo(beta=0.1, warmup=500),
+        objective=Elbo(beta=0.07, warmup=500),
         batch_size=32,
         steps=2_000,
         learning_rate=7e-4,

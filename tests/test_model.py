@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from seqvae import networks
 from seqvae.codecs import NotesCodec, Stream
 from seqvae.model import HierarchicalVAE, SequenceVAE, Size
-from seqvae.networks import POOLINGS, Conditions, Conductor, table
+from seqvae.networks import NEAR, POOLINGS, Conditions, Conductor, table
 from seqvae.objective import Elbo, Posterior
 from seqvae.song import Phrase
 from tests.conftest import LONGER
@@ -471,22 +472,29 @@ def test_a_batch_in_sections_is_learnt_through_z(whole: HierarchicalVAE, long_ba
 
 def test_sections_told_nearly_the_same_are_told_the_same() -> None:
     """Two of four lie close: they meet half way, whatever the batch, and the others stay."""
-    conductor = Conductor(6, 16, 8, 4).requires_grad_(False)
+    conductor = Conductor(6, 16, 8, 4).requires_grad_(False).eval()
     conductor.say.weight.zero_(), conductor.say.bias.zero_(), conductor.own.weight.mul_(1e-3)
     places = torch.tensor([0.0, 1.0, 1.02, 3.0])[:, None].expand(4, 8)
     conductor.own.bias.copy_(places.flatten())
     told = conductor(torch.randn(5, 6))
     expected = torch.tensor([0.0, 1.01, 1.01, 3.0])[:, None].expand(5, 4, 8)
     torch.testing.assert_close(told, expected, atol=0.005, rtol=0)
-    assert (told[:, 1] - told[:, 2]).abs().max() < 0.005
-    conductor.log_width.fill_(5)
-    torch.testing.assert_close(
-        conductor(torch.randn(5, 6)), places.mean(0).expand(5, 4, 8), atol=0.01, rtol=0
-    )
+    assert torch.equal(told[:, 1], told[:, 2])
+    conductor.own.bias.div_(3.1).mul_(NEAR)  # all nearer to each other than NEAR
+    everywhere = conductor(torch.randn(5, 6))
+    assert torch.equal(everywhere, everywhere[:, :1].expand(5, 4, 8))
+    conductor.train().own.bias.requires_grad_()
+    heard = conductor(torch.randn(5, 6))
+    assert (heard[:, 0] - heard[:, 3]).abs().min() > 0.05  # the farthest are drawn together, not made one
+    (slope,) = torch.autograd.grad((heard[:, 3] - heard[:, 0]).sum(), conductor.own.bias)
+    assert (slope.view(4, 8)[0] < 0).all() and (slope.view(4, 8)[3] > 0).all()
 
 
-def test_an_aligned_conductor_says_what_the_sections_said(size: Size, long_batch: Batch) -> None:
+def test_an_aligned_conductor_says_what_the_sections_said(
+    size: Size, long_batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of 12 sequences 11 components are all; the first few are the best of their number."""
+    monkeypatch.setattr(networks, "NEAR", 0.0)  # each section by itself
     gaps = []
     for latent in (16, 4, 2):
         torch.manual_seed(0)
@@ -496,7 +504,6 @@ def test_an_aligned_conductor_says_what_the_sections_said(size: Size, long_batch
             each = whole.section.infer(*whole.cut(*long_batch)[:3])
             said = Posterior(*(part.view(12, -1) for part in each))
             whole.align(said)
-            whole.conductor.log_width.fill_(-20)  # each section by itself
             z = whole.encode(*long_batch)
             found = whole.conducted(z.mean, long_batch[2]).view(12, -1)
         gaps.append((found - said.mean).square().sum().item())
