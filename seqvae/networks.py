@@ -281,5 +281,5 @@ class Conductor(nn.Module):
         state = begun(self.lstm, known[:, None].expand(-1, self.sections, -1), self.first(known))
         said = (self.say(state) + self.own(known).unflatten(1, (self.sections, -1))).float()
         apart = (said[:, :, None] - said[:, None]).square().mean(-1)  # (B, S, S)
-        near = torch.exp(-0.5 * (apart / EDGE**2).clamp(max=4) ** 4) if self.training else (apart <= NEAR**2)
+        near = torch.exp(-0.5 * (apart / EDGE**2) ** 4) if self.training else (apart <= NEAR**2)
         return (near[..., None] * said[:, None]).sum(2) / near.sum(2, keepdim=True)
