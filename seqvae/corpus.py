@@ -4,9 +4,11 @@ Conventions: a *tune* is what one item of a file holds, a song, a text or an ima
 it that the codec spells, a text or image whole, stored as ``steps`` (T, K), with its END row if it has one.
 All windows of a tune share a split. Windows that are equal but for what the codec's ``augment`` changes (a
 melody in another key) have one digest, and of each digest one window is kept: the first of the first split
-that has it. Nothing here knows what a window means: notes, text and images are stored alike. A vocabulary is
-learnt from the texts of the train split before any are spelt. Every byte is a function of the files and the
-arguments, whatever the number of workers and interruptions.
+that has it. Windows of valid and test whose ruling conditions, a metre, train lacks are left out: no model
+has learnt of such, and a few would decide when a training stops. Nothing here knows what a window means:
+notes, text and images are stored alike. A vocabulary is learnt from the texts of the train split before any
+are spelt. Every byte is a function of the files and the arguments, whatever the number of workers and
+interruptions.
 """
 
 import csv
@@ -17,7 +19,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
@@ -66,6 +68,7 @@ class Report:
     vocabulary: int = 0  # symbols, if it was learnt
     steps: float = 0.0  # of a window kept, END included, on average
     frame: str = ""  # what images have in common: "28 x 28 grey"
+    untaught: dict[str, int] = field(default_factory=dict)  # left out, as train lacks their metre
 
 
 class Batch(NamedTuple):
@@ -231,6 +234,8 @@ def _write(
     winner = _winners(table["digests"], split)
     equal = winner != np.arange(len(winner))  # to an earlier one
     kept = ~equal | (recipe["given"] is not None)
+    untaught = kept & ~_taught(table["conditions"][:, : codec.ruling], kept & (split == 0))
+    kept &= ~untaught
 
     final = out / ".work" / "final"
     shutil.rmtree(final, ignore_errors=True)
@@ -254,6 +259,7 @@ def _write(
         kept=by_split(kept),
         repeated=by_split(equal & (split[winner] == split)),
         seen=by_split(split[winner] != split),
+        untaught=by_split(untaught),
         moved=sum(abouts("moved")) / max(sum(abouts("counted")), 1),
         metres=_ranked(sum(map(Counter, abouts("metres")), Counter())),
         rejected=_ranked(Counter(_generic(reason) for _, reason in rejects)),
@@ -312,6 +318,13 @@ def _winners(digests: np.ndarray, split: np.ndarray) -> np.ndarray:
     winner = np.empty(len(keys), np.int64)
     winner[order] = order[new][np.cumsum(new) - 1]
     return winner
+
+
+def _taught(ruling: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """(n,) bool: windows whose ruling conditions (n, R) one of train (n,) bool has."""
+    _, kind = np.unique(ruling, axis=0, return_inverse=True)
+    kind = kind.reshape(-1)  # whatever shape numpy gives it
+    return np.isin(kind, kind[train])
 
 
 def _write_split(stem: str, shards: list[Shard], table: dict[str, np.ndarray], kept: np.ndarray) -> None:

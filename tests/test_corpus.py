@@ -164,6 +164,26 @@ def test_more_files_move_no_tune_and_the_seed_does(
     assert [row["split"] for row in rows(tmp_path / "other" / "tunes.csv")] != list(few.values())
 
 
+def test_windows_of_a_metre_that_train_lacks_are_left_out(tmp_path: Path) -> None:
+    """Where a tune of train has the metre they are kept; no other window goes with them."""
+    for i in range(40):
+        metre = Metre(*((4, 4), (7, 8))[i % 2])
+        write(tmp_path / "tunes" / f"{i:02}.mid", tune(i, metre=metre), metre)
+    shares: dict[str, Any] = {"codec": NotesCodec(), "workers": 0, "valid": 0.3, "test": 0.3}
+    before, out = prepare(tmp_path / "tunes", tmp_path / "all", **shares), tmp_path / "fewer"
+    assert before.untaught == dict.fromkeys(SPLITS, 0)
+    odd = [row for row in rows(tmp_path / "all" / "tunes.csv") if int(row["name"][:2]) % 2]
+    lost = {split: sum(int(row["windows"]) for row in odd if row["split"] == split) for split in SPLITS}
+    assert all(lost.values())
+    for row in odd:
+        if row["split"] == "train":
+            (tmp_path / "tunes" / row["name"]).unlink()
+    report = prepare(tmp_path / "tunes", out, **shares)
+    assert report.untaught == lost | {"train": 0}
+    assert report.kept == {split: before.kept[split] - lost[split] for split in SPLITS}
+    assert set(Corpus.open(out).split("valid").conditions[:, 0]) == {4}
+
+
 def test_successors(corpus: Corpus) -> None:
     for split in SPLITS:
         data = corpus.split(split)
@@ -551,7 +571,8 @@ def test_no_batches_and_bad_sizes(large: Corpus) -> None:
 class Letters:
     """A codec of lines of text, which knows one stream, no condition and no metre."""
 
-    name, kind, state = "letters", "melody", b""  # of music only in that it is looked for in .abc files
+    name, kind = "letters", "melody"  # of music only in that it is looked for in .abc files
+    state, ruling = b"", 0
     streams: tuple[Stream, ...] = (Stream("letter", "category", 129),)
     conditions: tuple[Stream, ...] = ()
 

@@ -199,6 +199,7 @@ def show(report: Report, out: Path) -> None:
         ("kept", report.kept),
         ("of these repeated" if given else "left out, as repeated", report.repeated),
         ("of these in an earlier split" if given else "left out, as in another split", report.seen),
+        *[("left out, as train lacks their metre", report.untaught)] * any(report.untaught.values()),
     ]
     things = {"melody": "tunes", "text": "texts", "image": "images"}[report.kind]
     columns = ("windows" if things == "tunes" else things, "train", "valid", "test")
