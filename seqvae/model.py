@@ -7,6 +7,7 @@ section's decoder what to play.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -49,6 +50,11 @@ class Size:
         )
 
     @property
+    def of_decoder(self) -> Size:
+        """Of the decoder alone, a language model; the encoder's are as they are by default."""
+        return Size(self.embedding, self.condition, decoder=self.decoder, head=self.head, latent=0)
+
+    @property
     def of_section(self) -> Size:
         """Of a section's own encoder and decoder."""
         return replace(
@@ -82,6 +88,16 @@ class SequenceVAE(StandardPrior):
             self.encoder = Encoder(own, sum(size.embedding) + told, size.encoder, size.latent, *kind)
         steps = Steps(streams, size.embedding)
         self.decoder = Decoder(steps, streams, told, size.decoder, size.latent, size.head)
+
+    @torch.no_grad()
+    def adopt(self, language: Mapping[str, Tensor]) -> None:
+        """Begin with the decoder of a language model's state; what that makes of z stays as it was drawn."""
+        own = self.state_dict()
+        for name, given in language.items():
+            z = own[name].shape[-1] - given.shape[-1]  # columns of z, which stand before the conditions'
+            at = given.shape[-1] - self.conditions.width if z else given.shape[-1]
+            own[name][..., :at] = given[..., :at]
+            own[name][..., at + z :] = given[..., at:]
 
     def forward(
         self, steps: Tensor, lengths: Tensor, conditions: Tensor, noise: Tensor, dropped: Tensor | None = None

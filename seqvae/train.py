@@ -43,7 +43,7 @@ from seqvae.corpus import Batch, Corpus
 from seqvae.divergence import Critic, critic_loss, permuted, sampled_kl
 from seqvae.image import ImageVAE, Model
 from seqvae.latent import divergences, fit_succession
-from seqvae.model import HierarchicalVAE, Size
+from seqvae.model import HierarchicalVAE, SequenceVAE, Size
 from seqvae.objective import Posterior, Terms
 from seqvae.prior import HOLES, WIDTH, fit_mixture, needs_fit
 from seqvae.recipes import PRECISIONS, RECIPES, Recipe, check, default, override
@@ -145,16 +145,21 @@ class Run:
         """Take a model's weights; returns their hash.
 
         Those of a model of sections alone become the sections', under a conductor that begins `align`ed to
-        training windows. Raises `SeqvaeError` where codec or sizes differ.
+        training windows; those of a language model the decoder's, beside an encoder that begins at random.
+        Raises `SeqvaeError` where codec or sizes differ.
         """
         saved = load_model(folder)
         codec, model = self.corpus.codec, self.model
         if isinstance(model, HierarchicalVAE) and not isinstance(saved.model, HierarchicalVAE):
             codec, model = codec.of_section(), model.section  # type: ignore[attr-defined]
         saved.check_codec(codec)
-        if saved.model.size != model.size:
+        given, own = saved.model.size, model.size
+        take: Callable[[dict[str, Tensor]], object] = model.load_state_dict
+        if isinstance(self.model, SequenceVAE) and isinstance(given, Size) and not given.latent:
+            given, own, take = given.of_decoder, self.model.size.of_decoder, self.model.adopt
+        if given != own:
             raise SeqvaeError(f"{folder} has other sizes than the recipe; choose the recipe it came from")
-        model.load_state_dict(saved.model.state_dict())
+        take(saved.model.state_dict())
         if isinstance(self.model, HierarchicalVAE) and model is not self.model and not self.state.exists():
             looked = evaluation.chosen(self.corpus, "train", ALIGNED)
             self.model.align(evaluation.section_posteriors(self.model, self.corpus, "train", looked))

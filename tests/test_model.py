@@ -259,6 +259,20 @@ def test_a_latent_of_none_is_a_language_model() -> None:
     assert torch.equal(nll, model.nll(torch.zeros(5, 0), steps, lengths, conditions))
 
 
+def test_a_language_model_becomes_the_decoder(model: SequenceVAE, batch: Batch) -> None:
+    """Where z is 0, and so what is made of it, it is the language model; any other z is still heard."""
+    steps, lengths, conditions = batch
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    language = SequenceVAE(model.streams, NotesCodec().conditions, replace(model.size, latent=0))
+    model.adopt(language.state_dict())
+    wanted = language.nll(torch.zeros(len(steps), 0), steps, lengths, conditions)
+    z = torch.zeros(len(steps), model.size.latent)
+    torch.testing.assert_close(model.nll(z, steps, lengths, conditions), wanted)
+    assert ((model.nll(z + 1, steps, lengths, conditions) - wanted).abs() > 1e-3).all()
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("gamma", [0.0, 0.6])
 def test_every_pooling_sees_each_symbol_and_no_padding(pooling: str, gamma: float) -> None:

@@ -276,6 +276,22 @@ def test_a_run_can_begin_from_a_model(corpus: Path, run: Path, tmp_path: Path):
         train.train(corpus, TINY, tmp_path / "none", start=tmp_path)
 
 
+def test_a_decoder_begins_from_a_language_model(corpus: Path, tmp_path: Path):
+    """Whatever the encoder's sizes; the decoder's are to be the same."""
+    language, slow = tmp_path / "language" / "best", {"learning_rate": "1e-9", "steps": "2"}
+    alone = replace(TINY, size=replace(SIZE, latent=0, encoder=1), word_dropout=0.0)
+    train.train(corpus, alone, language.parent, {"steps": "10"})
+    begun = load_model(language).model
+    best = load_model(train.train(corpus, TINY, tmp_path / "run", slow, start=language)).model
+    found = best.decoder.state_dict()
+    for name, value in begun.decoder.state_dict().items():
+        if found[name].shape == value.shape:
+            torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-3)
+    assert found["lstm.weight_ih_l0"].shape[1] == begun.decoder.lstm.weight_ih_l0.shape[1] + SIZE.latent
+    with pytest.raises(SeqvaeError, match="has other sizes than the recipe"):
+        train.train(corpus, TINY, tmp_path / "wider", {"decoder": "41"}, start=language)
+
+
 def test_sections_begin_from_a_model_of_theirs_alone(corpus: Path, run: Path, tmp_path: Path):
     """What spells and decodes one section goes into the model of two under a conductor."""
     prepare(corpus.parent / "music", tmp_path / "longer", codec=LONGER, workers=0, valid=0.15, test=0.15)

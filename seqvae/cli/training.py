@@ -26,7 +26,10 @@ PILES = ("corpus", "samples")  # whose figures stand side by side
     "-o", "--out", type=click.Path(path_type=Path), default="run", show_default=True, help="Run folder."
 )
 @click.option(
-    "--from", "start", metavar="NAME|DIR", help="Begin from a model's weights (its recipe's sizes)."
+    "--from",
+    "start",
+    metavar="NAME|DIR",
+    help="Begin from a model's weights (its recipe's sizes); of one with latent=0 as the decoder.",
 )
 @click.option("--resume", is_flag=True, help="Go on where the run was interrupted.")
 def train(
