@@ -65,6 +65,8 @@ def test_chord_tones_are_those_of_the_chord_that_sounds():
     assert music.chord_share([told, replace(told, chords=()), replace(told, notes=())]) == 3 / 5
     assert music.in_chord(replace(told, metre=Metre(6, 4))) == (3, 4)  # whose half bar lasts three beats
     assert music.chord_share([]) == 0
+    assert music.summary([told])["chord_share"] == 3 / 5
+    assert "chord_share" not in music.compare([told], [replace(told, chords=())])
 
 
 def test_micro_f1_weighs_notes_not_windows():

@@ -194,7 +194,9 @@ def summary(phrases: Sequence[Phrase]) -> dict[str, float]:
 
     `leap_share`, `rest_share` and `key_share` are over all phrases together; `notes_per_bar`,
     `range_semitones` and `pitch_classes` are medians over phrases; `empty_share` is of phrases without notes.
+    Where phrases are told chords, `chord_share` too.
     """
+    told = {"chord_share": chord_share(phrases)} if any(phrase.chords for phrase in phrases) else {}
     return {
         "phrases": float(len(phrases)),
         "empty_share": share(sum(not phrase.notes for phrase in phrases), len(phrases)),
@@ -204,6 +206,7 @@ def summary(phrases: Sequence[Phrase]) -> dict[str, float]:
         "notes_per_bar": median(map(notes_per_bar, phrases)),
         "range_semitones": median(map(pitch_range, phrases)),
         "pitch_classes": median(map(pitch_classes, phrases)),
+        **told,
     }
 
 
@@ -222,6 +225,6 @@ class Gap(NamedTuple):
 
 
 def compare(samples: Sequence[Phrase], reference: Sequence[Phrase]) -> dict[str, Gap]:
-    """summary() of samples beside that of real music, number by number (but for how many phrases)."""
+    """What summary() says of samples and of real music, number by number (but for how many phrases)."""
     ours, theirs = summary(samples), summary(reference)
-    return {name: Gap(ours[name], theirs[name]) for name in ours if name != "phrases"}
+    return {name: Gap(ours[name], theirs[name]) for name in ours if name in theirs and name != "phrases"}
