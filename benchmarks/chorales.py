@@ -8,6 +8,10 @@ importance-weighted nll of SAMPLES and -ELBO at one, of the LSTM its nll, summed
 steps. A time step is a quarter of a bar at which a voice sounds; the silent ones of a pickup are not counted.
 The difference stands with its standard error over windows, which overlap and so are not independent.
 
+The VAE has two priors: N(0, I), with which it was trained, and the mixture of exemplars fitted to the
+posteriors of training windows after that, which a training saves where the two are far apart, and which
+samples then come from (`prior.fit_mixture`, with its default number and width).
+
 What is coded: onset, voice, pitch, duration and velocity of every note of four voices on a grid of 12 ticks a
 quarter, which is more than the literature's piano roll: what pitches sound at every quarter. With
 `--quarters` the content is the roll's and which voice sings what, so that the roll's own nll is this at most.
@@ -29,8 +33,9 @@ from seqvae.checkpoint import load_model
 from seqvae.codecs import VoicesCodec
 from seqvae.corpus import Corpus
 from seqvae.engine import find_model
-from seqvae.evaluation import bucketed, chosen, likelihoods, posteriors
-from seqvae.importance import importance_nll
+from seqvae.evaluation import bucketed, chosen, conditions_of, likelihoods, posteriors
+from seqvae.importance import draws
+from seqvae.prior import fit_mixture
 from seqvae.song import SeqvaeError
 
 SAMPLES = 500
@@ -60,17 +65,26 @@ def main() -> None:
     posterior = posteriors(vae.model, corpus, "test", indices)
     z = posterior.sample(torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(0)))
     nll, kl = likelihoods(vae.model, corpus, "test", indices, z), posterior.kl().sum(1)
-    tight = torch.empty(len(indices))
-    for places, batch in bucketed(corpus, "test", indices):
-        tight[places] = importance_nll(vae.model, *batch, samples=SAMPLES, indices=places.tolist())
+    known = chosen(corpus, "train", None)
+    told = conditions_of(corpus, "train", known)[:, : corpus.codec.ruling]
+    mixture = fit_mixture(posteriors(vae.model, corpus, "train", known), told)
+    tight = {"N(0, I)": torch.empty(len(indices)), "exemplars": torch.empty(len(indices))}
+    for places, (rows, lengths, told) in bucketed(corpus, "test", indices):
+        found = draws(vae.model, rows, lengths, told, SAMPLES, 0, places.tolist())
+        for place, one in zip(places, found, strict=True):
+            prior = mixture.log_density(one.z, one.condition.expand(len(one.z), -1))
+            tight["N(0, I)"][place], tight["exemplars"][place] = one.nll(), one.nll(prior)
     plain = likelihoods(lstm.model, corpus, "test", indices, torch.empty(len(indices), 0))
     total, each = steps.sum(), steps.mean()
-    gap = (tight - plain).numpy() / each
     print(f"{len(indices)} windows of {each:.2f} time steps, {corpus.codec.config()}")
-    print(f"VAE, importance-weighted  {tight.sum() / total:.3f} nats a time step")
+    print(f"LSTM                      {plain.sum() / total:.3f} nats a time step")
     print(f"VAE, -ELBO                {(nll + kl).sum() / total:.3f}, of which KL {kl.sum() / total:.3f}")
-    print(f"LSTM                      {plain.sum() / total:.3f}")
-    print(f"difference                {gap.mean():+.3f} +- {gap.std() / len(gap) ** 0.5:.3f}")
+    for name, nats in tight.items():
+        gap = (nats - plain).numpy() / each
+        print(
+            f"VAE, importance-weighted  {nats.sum() / total:.3f} under {name}: "
+            f"{gap.mean():+.3f} +- {gap.std() / len(gap) ** 0.5:.3f} to the LSTM"
+        )
 
 
 if __name__ == "__main__":

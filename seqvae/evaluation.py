@@ -27,7 +27,7 @@ from seqvae.decoding import GREEDY, Sampling, Stepper, decode, free_running
 from seqvae.divergence import sampled_kl
 from seqvae.harvest import digest
 from seqvae.image import ImageVAE, Model
-from seqvae.importance import importance_nll
+from seqvae.importance import draws
 from seqvae.latent import Mixture, divergences, minibatch_mi, slerp
 from seqvae.metrics import music, pictures, styles, text
 from seqvae.model import HierarchicalVAE
@@ -299,16 +299,32 @@ def bounds(
 
 @torch.inference_mode()
 def tightened(
-    model: Model, corpus: Corpus, split: str, indices: np.ndarray, samples: int, seed: int = 0
+    model: Model,
+    corpus: Corpus,
+    split: str,
+    indices: np.ndarray,
+    samples: int,
+    seed: int = 0,
+    mixture: Mixture | None = None,
 ) -> dict[str, float]:
-    """The importance-weighted nll of the chosen windows, and of text its perplexity."""
-    total, symbols = 0.0, 0
+    """The importance-weighted nll of the chosen windows, and of text its perplexity.
+
+    Of a mixture that serves as the prior, too, by the same draws.
+    """
+    totals, symbols = {"": 0.0} | ({"_fitted": 0.0} if mixture is not None else {}), 0
     for places, (steps, lengths, conditions) in bucketed(corpus, split, indices):
-        own = places.tolist()
-        nll = importance_nll(model, steps, lengths, conditions, samples=samples, seed=seed, indices=own)
-        total, symbols = total + nll.double().sum().item(), symbols + int(lengths.sum())
-    figures = {"iw_nll": total / len(indices), "iw_samples": samples}
-    return figures | ({"iw_perplexity": math.exp(total / symbols)} if corpus.codec.kind == "text" else {})
+        for one in draws(model, steps, lengths, conditions, samples, seed, places.tolist()):
+            totals[""] += one.nll().item()
+            if mixture is not None:
+                prior = mixture.log_density(one.z, one.condition.expand(len(one.z), -1))
+                totals["_fitted"] += one.nll(prior).item()
+        symbols += int(lengths.sum())
+    figures: dict[str, float] = {"iw_samples": samples}
+    for name, total in totals.items():
+        figures[f"iw_nll{name}"] = total / len(indices)
+        if corpus.codec.kind == "text":
+            figures[f"iw_perplexity{name}"] = math.exp(total / symbols)
+    return figures
 
 
 @torch.inference_mode()
@@ -379,7 +395,8 @@ def assess(
 ) -> dict[str, Any]:
     """Every figure of a model on a split, as plain numbers; samples at a temperature from each prior it has.
 
-    With importance samples also the importance-weighted nll, which takes that many passes of the decoder.
+    With importance samples also the importance-weighted nll, which takes that many passes of the decoder;
+    under a fitted prior too, if the model has one.
     With a language model of the same codec also its perplexity of the windows and of samples (forward: Zhao
     et al. 2018, section 5) and its nats a symbol at the steps of interpolations. Of melodies the nats of an
     n-gram model of the training windows likewise, and how like one half of the split's tunes in style the
@@ -395,7 +412,7 @@ def assess(
     figures["temperature"] = temperature  # of samples
     figures |= bounds(model, corpus, split, indices, posterior, seed)
     if importance:
-        figures |= tightened(model, corpus, split, indices, importance, seed)
+        figures |= tightened(model, corpus, split, indices, importance, seed, saved.mixture)
     originals, judge, style = held(corpus, split, indices), JUDGES[corpus.codec.kind], None
     estimates = rebuilt(model, corpus, split, indices, posterior.mean)
     figures |= judge.compare(corpus, list(zip(originals, estimates, strict=True)))

@@ -9,7 +9,8 @@ out alone: its estimate never depends on its batch-mates.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,20 @@ from seqvae.model import SequenceVAE
 from seqvae.networks import START
 
 BLOCK = 512  # symbols scored at a time: 1 MB for 500 samples
+
+
+class Draws(NamedTuple):
+    """S samples of one sequence's posterior, in nats and float64."""
+
+    z: Tensor  # (S, Z)
+    condition: Tensor  # (1, C)
+    prior: Tensor  # (S,) log p(z), the model's own
+    rest: Tensor  # (S,) log p(x|z) - log q(z|x)
+
+    def nll(self, prior: Tensor | None = None) -> Tensor:
+        """The estimate of -log p(x), a scalar, under the model's prior or another's log p(z) (S,)."""
+        weights = self.rest + (self.prior if prior is None else prior.double())
+        return math.log(len(weights)) - weights.logsumexp(0)
 
 
 @torch.inference_mode()
@@ -37,9 +52,27 @@ def importance_nll(
     """-log 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x) with z_s from q(z|x): (B,) nats (Burda et al. 2016, eq. 8).
 
     An upper bound of -log p(x) in expectation, the tighter the more samples S; one sample gives the negative
-    ELBO at that z, a model without a latent its nll. steps (B, T, K), lengths (B,), conditions (B, C);
-    ``indices`` are the sequences' own numbers, 0 .. B - 1 if not given. The network is evaluated without
-    dropout, in float32, the weights are summed in float64. Raises ValueError for less than one sample.
+    ELBO at that z, a model without a latent its nll. Arguments and ValueError are those of `draws`.
+    """
+    found = [one.nll() for one in draws(model, steps, lengths, conditions, samples, seed, indices)]
+    return torch.stack(found).float() if found else torch.zeros(0, device=steps.device)
+
+
+@torch.inference_mode()
+def draws(
+    model: Model,
+    steps: Tensor,
+    lengths: Tensor,
+    conditions: Tensor,
+    samples: int = 500,
+    seed: int = 0,
+    indices: Sequence[int] | None = None,
+) -> Iterator[Draws]:
+    """Of each sequence what its estimate is made of.
+
+    steps (B, T, K), lengths (B,), conditions (B, C); ``indices`` are the sequences' own numbers, 0 .. B - 1
+    if not given. The network is evaluated without dropout, in float32. Raises ValueError for less than one
+    sample.
     """
     if samples < 1:
         raise ValueError(f"an estimate takes at least one sample, not {samples}")
@@ -47,7 +80,6 @@ def importance_nll(
         samples = 1  # all would be the same
     with steps.device:
         stepper = Stepper(model) if isinstance(model, SequenceVAE) else None
-    found = []
     for row, index in enumerate(range(len(steps)) if indices is None else indices):
         one = slice(row, row + 1)
         x, told = steps[one, : int(lengths[row])], conditions[one]
@@ -55,10 +87,8 @@ def importance_nll(
         noise = torch.from_numpy(draw.standard_normal((samples, model.size.latent), np.float32)).to(x.device)
         posterior = model.encode(x, lengths[one], told)
         z = posterior.sample(noise)
-        if (prior := model.log_prior(z)) is None:
-            ratio = 0.5 * (noise.double().square() + posterior.logvar.double() - z.double().square()).sum(1)
-        else:
-            ratio = prior.double() - posterior.log_density(z).double()
+        own = log_normal(noise) - 0.5 * posterior.logvar.double().sum()  # log q(z|x)
+        prior = model.log_prior(z)
         if stepper is None:
             parts = [
                 model.nll(part, x.expand(len(part), -1, -1), lengths, told).double()
@@ -66,9 +96,12 @@ def importance_nll(
             ]
         else:
             parts = [nll_at(stepper, part, x[0], told) for part in z.split(MOST_ROWS)]
-        nll = torch.cat(parts)
-        found.append(math.log(samples) - torch.logsumexp(ratio - nll, 0))
-    return torch.stack(found).float() if found else torch.zeros(0, device=steps.device)
+        yield Draws(z, told, log_normal(z) if prior is None else prior.double(), -torch.cat(parts) - own)
+
+
+def log_normal(z: Tensor) -> Tensor:
+    """log N(z; 0, I) (N,) in float64 of z (N, Z)."""
+    return -0.5 * (z.double().square() + math.log(2 * math.pi)).sum(1)
 
 
 def nll_at(stepper: Stepper, z: Tensor, steps: Tensor, condition: Tensor) -> Tensor:

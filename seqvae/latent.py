@@ -97,8 +97,7 @@ class Mixture(NamedTuple):
 
         preference (N, C) are log weights of the components, even if not given.
         """
-        fits = (conditions[:, None, : self.conditions.shape[1]] == self.conditions).all(-1)  # (N, C)
-        fits = fits | ~fits.any(1, keepdim=True)
+        fits = self.serving(conditions)
         weights = fits.double()
         if preference is not None:
             weights = preference.double().masked_fill(~fits, -torch.inf).softmax(1)
@@ -106,6 +105,20 @@ class Mixture(NamedTuple):
         at = (uniform.double() * edges[:, -1])[:, None]
         which = torch.searchsorted(edges, at, right=True)[:, 0]
         return self.means[which] + self.scales[which] * noise
+
+    def log_density(self, z: Tensor, conditions: Tensor) -> Tensor:
+        """log p(z) (N,) nats of z (N, Z), each row told its conditions (N, n or more)."""
+        kinds, kind = self.serving(conditions).unique(dim=0, return_inverse=True)
+        found = torch.empty(len(z), dtype=z.dtype)
+        for number, own in enumerate(kinds):
+            components = Posterior(self.means[own], 2 * self.scales[own].log())
+            found[kind == number] = aggregate_log_density(z[kind == number], components)
+        return found
+
+    def serving(self, conditions: Tensor) -> Tensor:
+        """(N, C) bool: the components for rows told conditions (N, n or more)."""
+        fits = (conditions[:, None, : self.conditions.shape[1]] == self.conditions).all(-1)
+        return fits | ~fits.any(1, keepdim=True)
 
 
 class Succession(NamedTuple):

@@ -360,6 +360,20 @@ def test_the_importance_weighted_nll_is_of_each_window_by_its_place(texts: Corpu
     assert found["iw_nll"] == pytest.approx(plain.mean().item(), rel=1e-5)
 
 
+def test_the_importance_weighted_nll_is_under_a_fitted_prior_too(corpus: Corpus, saved: Saved):
+    """A mixture that is N(0, I) gives the same; one that is far away costs its distance."""
+    indices, size = np.arange(5), saved.model.size.latent
+    same = Mixture(torch.zeros(1, size), torch.ones(1, size), torch.zeros(1, 0))
+    plain = evaluation.tightened(saved.model, corpus, "test", indices, 20)
+    found = evaluation.tightened(saved.model, corpus, "test", indices, 20, mixture=same)
+    assert found == plain | {"iw_nll_fitted": pytest.approx(plain["iw_nll"], abs=1e-4)}
+    far = same._replace(means=torch.full((1, size), 9.0))
+    figures = evaluation.assess(
+        replace(saved, mixture=far), corpus, "test", limit=5, samples=8, importance=20
+    )
+    assert figures["iw_nll_fitted"] > figures["iw_nll"] + 100  # of 8 dimensions 9 away some 40 nats each
+
+
 def test_evaluations_of_text_can_be_read(texts: Corpus, speaker: Path):
     folder = speaker / "samples" / "step-000150"
     assert {path.name for path in folder.iterdir()} == {
