@@ -68,12 +68,13 @@ def main() -> None:
     known = chosen(corpus, "train", None)
     told = conditions_of(corpus, "train", known)[:, : corpus.codec.ruling]
     mixture = fit_mixture(posteriors(vae.model, corpus, "train", known), told)
-    tight = {"N(0, I)": torch.empty(len(indices)), "exemplars": torch.empty(len(indices))}
+    priors = {"N(0, I)": None, "exemplars": mixture}
+    tight = {name: torch.empty(len(indices)) for name in priors}
     for places, (rows, lengths, told) in bucketed(corpus, "test", indices):
         found = draws(vae.model, rows, lengths, told, SAMPLES, 0, places.tolist())
         for place, one in zip(places, found, strict=True):
-            prior = mixture.log_density(one.z, one.condition.expand(len(one.z), -1))
-            tight["N(0, I)"][place], tight["exemplars"][place] = one.nll(), one.nll(prior)
+            for name, prior in priors.items():
+                tight[name][place] = one.nll(prior)
     plain = likelihoods(lstm.model, corpus, "test", indices, torch.empty(len(indices), 0))
     total, each = steps.sum(), steps.mean()
     print(f"{len(indices)} windows of {each:.2f} time steps, {corpus.codec.config()}")

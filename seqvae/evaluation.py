@@ -311,13 +311,12 @@ def tightened(
 
     Of a mixture that serves as the prior, too, by the same draws.
     """
-    totals, symbols = {"": 0.0} | ({"_fitted": 0.0} if mixture is not None else {}), 0
+    priors = {"": None} | ({"_fitted": mixture} if mixture is not None else {})
+    totals, symbols = dict.fromkeys(priors, 0.0), 0
     for places, (steps, lengths, conditions) in bucketed(corpus, split, indices):
         for one in draws(model, steps, lengths, conditions, samples, seed, places.tolist()):
-            totals[""] += one.nll().item()
-            if mixture is not None:
-                prior = mixture.log_density(one.z, one.condition.expand(len(one.z), -1))
-                totals["_fitted"] += one.nll(prior).item()
+            for name, prior in priors.items():
+                totals[name] += one.nll(prior).item()
         symbols += int(lengths.sum())
     figures: dict[str, float] = {"iw_samples": samples}
     for name, total in totals.items():

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from seqvae.decoding import MOST_ROWS, Stepper
 from seqvae.image import Model
+from seqvae.latent import Mixture
 from seqvae.model import SequenceVAE
 from seqvae.networks import START
 
@@ -32,10 +33,12 @@ class Draws(NamedTuple):
     prior: Tensor  # (S,) log p(z), the model's own
     rest: Tensor  # (S,) log p(x|z) - log q(z|x)
 
-    def nll(self, prior: Tensor | None = None) -> Tensor:
-        """The estimate of -log p(x), a scalar, under the model's prior or another's log p(z) (S,)."""
-        weights = self.rest + (self.prior if prior is None else prior.double())
-        return math.log(len(weights)) - weights.logsumexp(0)
+    def nll(self, mixture: Mixture | None = None) -> Tensor:
+        """The estimate of -log p(x), a scalar, under the model's own prior or a mixture in its place."""
+        prior = self.prior
+        if mixture is not None:
+            prior = mixture.log_density(self.z, self.condition.expand(len(self.z), -1)).double()
+        return math.log(len(prior)) - (self.rest + prior).logsumexp(0)
 
 
 @torch.inference_mode()
