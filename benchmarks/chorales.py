@@ -6,7 +6,7 @@ CORPUS: `seqvae prepare chorales -o CORPUS`, or with `--quarters`. VAE: `seqvae 
 -o VAE`; LSTM the same with `--set latent=0`. Of both the test windows, all or so many: of the VAE the
 importance-weighted nll of SAMPLES and -ELBO at one, of the LSTM its nll, summed and divided by the time
 steps. A time step is a quarter of a bar at which a voice sounds; the silent ones of a pickup are not counted.
-The difference stands with its standard error over windows, which overlap and so are not independent.
+The difference stands with its standard error over tunes, as a tune's windows overlap.
 
 The VAE has two priors: N(0, I), with which it was trained, and the mixture of exemplars fitted to the
 posteriors of training windows after that, which a training saves where the two are far apart, and which
@@ -76,15 +76,16 @@ def main() -> None:
             for name, prior in priors.items():
                 tight[name][place] = one.nll(prior)
     plain = likelihoods(lstm.model, corpus, "test", indices, torch.empty(len(indices), 0))
-    total, each = steps.sum(), steps.mean()
-    print(f"{len(indices)} windows of {each:.2f} time steps, {corpus.codec.config()}")
+    total, tunes = steps.sum(), corpus.split("test").tunes[indices]
+    print(f"{len(indices)} windows of {total / len(indices):.2f} time steps, {corpus.codec.config()}")
     print(f"LSTM                      {plain.sum() / total:.3f} nats a time step")
     print(f"VAE, -ELBO                {(nll + kl).sum() / total:.3f}, of which KL {kl.sum() / total:.3f}")
     for name, nats in tight.items():
-        gap = (nats - plain).numpy() / each
+        gap = (nats - plain).sum().item() / total
+        apart = np.bincount(tunes, (nats - plain).numpy() - gap * steps)  # of a ratio of sums
         print(
             f"VAE, importance-weighted  {nats.sum() / total:.3f} under {name}: "
-            f"{gap.mean():+.3f} +- {gap.std() / len(gap) ** 0.5:.3f} to the LSTM"
+            f"{gap:+.3f} +- {np.sqrt(np.square(apart).sum()) / total:.3f} to the LSTM"
         )
 
 
