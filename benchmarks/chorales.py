@@ -8,9 +8,10 @@ importance-weighted nll of SAMPLES and -ELBO at one, of the LSTM its nll, summed
 steps. A time step is a quarter of a bar at which a voice sounds; the silent ones of a pickup are not counted.
 The difference stands with its standard error over tunes, as a tune's windows overlap.
 
-The VAE has two priors: N(0, I), with which it was trained, and the mixture of exemplars fitted to the
-posteriors of training windows after that, which a training saves where the two are far apart, and which
-samples then come from (`prior.fit_mixture`, with its default number and width).
+The VAE has N(0, I), with which it was trained, as its prior, or a mixture of exemplars fitted after that
+(`prior.fit_mixture`, with its default number and width), as a training saves it where the two are far apart:
+of training windows, which say what keys chorales are in, and of the same transposed, as in training, which
+do not. For models of keys as they are, end both trainings by one `--from` the first with `augment=false`.
 
 What is coded: onset, voice, pitch, duration and velocity of every note of four voices on a grid of 12 ticks a
 quarter, which is more than the literature's piano roll: what pitches sound at every quarter. With
@@ -33,8 +34,11 @@ from seqvae.checkpoint import load_model
 from seqvae.codecs import VoicesCodec
 from seqvae.corpus import Corpus
 from seqvae.engine import find_model
-from seqvae.evaluation import bucketed, chosen, conditions_of, likelihoods, posteriors
+from seqvae.evaluation import bucketed, chosen, likelihoods, posteriors
+from seqvae.image import Model
 from seqvae.importance import draws
+from seqvae.latent import Mixture
+from seqvae.objective import Posterior
 from seqvae.prior import fit_mixture
 from seqvae.song import SeqvaeError
 
@@ -48,6 +52,18 @@ def time_steps(corpus: Corpus, indices: np.ndarray) -> np.ndarray:
     ear = VoicesCodec(codec.bars, codec.bar_ticks, codec.ensemble, quarters=1)
     windows = (codec.decode(*corpus.window("test", int(i))) for i in indices)
     return np.array([len({note.onset for note in ear.heard(window)}) for window in windows])
+
+
+@torch.inference_mode()
+def exemplars(model: Model, corpus: Corpus, augment: bool) -> Mixture:
+    """Of an epoch of training windows, transposed or not."""
+    means, logvars, told = [], [], []
+    for batch in corpus.batches("train", 64, 0, 0, augment):
+        steps, lengths, conditions = (torch.from_numpy(part) for part in batch)
+        mean, logvar = model.encode(steps, lengths, conditions)
+        means, logvars, told = [*means, mean], [*logvars, logvar], [*told, conditions]
+    posterior = Posterior(torch.cat(means), torch.cat(logvars))
+    return fit_mixture(posterior, torch.cat(told)[:, : corpus.codec.ruling])
 
 
 @torch.inference_mode()
@@ -65,10 +81,11 @@ def main() -> None:
     posterior = posteriors(vae.model, corpus, "test", indices)
     z = posterior.sample(torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(0)))
     nll, kl = likelihoods(vae.model, corpus, "test", indices, z), posterior.kl().sum(1)
-    known = chosen(corpus, "train", None)
-    told = conditions_of(corpus, "train", known)[:, : corpus.codec.ruling]
-    mixture = fit_mixture(posteriors(vae.model, corpus, "train", known), told)
-    priors = {"N(0, I)": None, "exemplars": mixture}
+    priors = {
+        "N(0, I)": None,
+        "exemplars": exemplars(vae.model, corpus, False),
+        "exemplars in any key": exemplars(vae.model, corpus, True),
+    }
     tight = {name: torch.empty(len(indices)) for name in priors}
     for places, (rows, lengths, told) in bucketed(corpus, "test", indices):
         found = draws(vae.model, rows, lengths, told, SAMPLES, 0, places.tolist())

@@ -45,6 +45,7 @@ class Recipe:
     autoencoder: int = 0
     # Steps of the encoder alone before each step, at most, until MI stops rising (He et al. 2019)
     aggressive: int = 0
+    augment: bool = True  # windows are changed in ways that keep their kind: melodies transposed to any key
     ssim: float = 0.0  # of pictures: weight of a perceptual term, 1 - SSIM, that is no likelihood
     precision: str = "32"  # or bf16: products in bfloat16, weights, likelihoods and KL in float32
     evaluate_every: int = 1_000  # steps

@@ -242,13 +242,18 @@ class Run:
 
     def batches(self) -> Iterator[Batch]:
         """From where the run stands, without end."""
-        size, seed = self.recipe.batch_size // self.world, self.recipe.seed
+        size = self.recipe.batch_size // self.world
         epoch, skip = divmod(self.step, self.corpus.epoch_steps("train", size, self.world))
         while True:
-            yield from self.corpus.batches(
-                "train", size, seed, epoch, rank=self.rank, world=self.world, skip=skip
-            )
+            yield from self.dealt(epoch, skip)
             epoch, skip = epoch + 1, 0
+
+    def dealt(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """This rank's share of an epoch."""
+        recipe, size = self.recipe, self.recipe.batch_size // self.world
+        return self.corpus.batches(
+            "train", size, recipe.seed, epoch, recipe.augment, self.rank, self.world, skip
+        )
 
     def update(self, batch: Batch) -> Terms:
         """One step of the optimiser. Nothing here waits for the device, but for aggressive training."""
@@ -304,8 +309,7 @@ class Run:
 
     def sharpen_encoder(self) -> None:
         """Steps of the encoder alone, on other batches, while the loss of every ten of them falls."""
-        size, seed = self.recipe.batch_size // self.world, self.recipe.seed
-        others = self.corpus.batches("train", size, seed, INNER + self.step, rank=self.rank, world=self.world)
+        others = self.dealt(INNER + self.step)
         before, total = math.inf, 0.0
         for inner, batch in enumerate(islice(others, self.recipe.aggressive), 1):
             terms = self.backward(batch, seed_for(self.recipe, INNER * inner + self.step, self.rank))

@@ -292,6 +292,15 @@ def test_a_decoder_begins_from_a_language_model(corpus: Path, tmp_path: Path):
         train.train(corpus, TINY, tmp_path / "wider", {"decoder": "41"}, start=language)
 
 
+@pytest.mark.parametrize("augment", [True, False])
+def test_windows_are_transposed_unless_they_are_not_to_be(corpus: Path, tmp_path: Path, augment: bool):
+    opened = Corpus.open(corpus)
+    run = train.Run(opened, replace(TINY, augment=augment), tmp_path / "run", None)
+    plain = next(opened.batches("train", TINY.batch_size, TINY.seed, 0, augment=False)).steps
+    same = (next(run.batches()).steps == plain).all((1, 2))
+    assert same.mean() < 0.4 if augment else same.all()  # a twelfth of 32, and seldom more
+
+
 def test_sections_begin_from_a_model_of_theirs_alone(corpus: Path, run: Path, tmp_path: Path):
     """What spells and decodes one section goes into the model of two under a conductor."""
     prepare(corpus.parent / "music", tmp_path / "longer", codec=LONGER, workers=0, valid=0.15, test=0.15)
