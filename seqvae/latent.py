@@ -109,7 +109,7 @@ class Mixture(NamedTuple):
     def log_density(self, z: Tensor, conditions: Tensor) -> Tensor:
         """log p(z) (N,) nats of z (N, Z), each row told its conditions (N, n or more)."""
         kinds, kind = self.serving(conditions).unique(dim=0, return_inverse=True)
-        found = torch.empty(len(z), dtype=z.dtype)
+        found = z.new_empty(len(z))
         for number, own in enumerate(kinds):
             components = Posterior(self.means[own], 2 * self.scales[own].log())
             found[kind == number] = aggregate_log_density(z[kind == number], components)
