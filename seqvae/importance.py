@@ -93,8 +93,9 @@ def draws(
         own = log_normal(noise) - 0.5 * posterior.logvar.double().sum()  # log q(z|x)
         prior = model.log_prior(z)
         if stepper is None:
+            rows = (x, lengths[one], told)
             parts = [
-                model.nll(part, x.expand(len(part), -1, -1), lengths, told).double()
+                model.nll(part, *(row.expand(len(part), *row.shape[1:]) for row in rows)).double()
                 for part in z.split(MOST_ROWS)
             ]
         else:

@@ -9,7 +9,7 @@ from torch.distributions import Normal
 from seqvae.codecs.base import Stream
 from seqvae.decoding import Stepper
 from seqvae.importance import BLOCK, importance_nll, log_total, nll_at
-from seqvae.model import SequenceVAE, Size
+from seqvae.model import HierarchicalVAE, SequenceVAE, Size
 
 WORDS = 2 * BLOCK + 100  # three blocks of scores, the last a part
 
@@ -37,7 +37,9 @@ def sentences(count: int = 6) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def log_weights(model: SequenceVAE, batch: tuple[Tensor, ...], samples: int, seed: int) -> Tensor:
+def log_weights(
+    model: SequenceVAE | HierarchicalVAE, batch: tuple[Tensor, ...], samples: int, seed: int
+) -> Tensor:
     """log p(x|z) p(z) / q(z|x) (B, S) the plain way, at the same noise, each term by its own definition."""
     rows = []
     for index in range(len(batch[0])):
@@ -79,6 +81,14 @@ def test_ensembles_as_the_plain_way(
     model, batch = ensemble
     expected = np.log(20) - log_weights(model.eval(), batch, 20, 0).logsumexp(1)
     close(importance_nll(model, *batch, samples=20), expected)
+
+
+def test_sections_under_a_conductor_as_the_plain_way(
+    whole: HierarchicalVAE, long_batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    part = tuple(rows[:5] for rows in long_batch)
+    expected = np.log(20) - log_weights(whole.eval(), part, 20, 0).logsumexp(1)
+    close(importance_nll(whole, *part, samples=20), expected)
 
 
 @pytest.mark.parametrize("samples", [1, 500])
