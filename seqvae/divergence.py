@@ -50,8 +50,8 @@ class Posterior(NamedTuple):
 
 
 def normal_log_density(z: Tensor) -> Tensor:
-    """log N(z; 0, I) (...) nats of z (..., Z), in float32."""
-    return -0.5 * (z.float().square() + LOG_2PI).sum(-1)
+    """log N(z; 0, I) (...) nats of z (..., Z), in float32, of float64 in float64."""
+    return -0.5 * (z.to(torch.promote_types(z.dtype, torch.float32)).square() + LOG_2PI).sum(-1)
 
 
 def sampled_kl(z: Tensor, posterior: Posterior, prior: Tensor | None = None) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from seqvae.decoding import MOST_ROWS, Stepper
+from seqvae.divergence import normal_log_density
 from seqvae.image import Model
 from seqvae.latent import Mixture
 from seqvae.model import SequenceVAE
@@ -37,7 +38,7 @@ class Draws(NamedTuple):
         """The estimate of -log p(x), a scalar, under the model's own prior or a mixture in its place."""
         prior = self.prior
         if mixture is not None:
-            prior = mixture.log_density(self.z, self.condition.expand(len(self.z), -1)).double()
+            prior = mixture.log_density(self.z, self.condition).double()
         return math.log(len(prior)) - (self.rest + prior).logsumexp(0)
 
 
@@ -67,14 +68,14 @@ def draws(
     steps: Tensor,
     lengths: Tensor,
     conditions: Tensor,
-    samples: int = 500,
-    seed: int = 0,
-    indices: Sequence[int] | None = None,
+    samples: int,
+    seed: int,
+    indices: Sequence[int] | None,
 ) -> Iterator[Draws]:
     """Of each sequence what its estimate is made of.
 
-    steps (B, T, K), lengths (B,), conditions (B, C); ``indices`` are the sequences' own numbers, 0 .. B - 1
-    if not given. The network is evaluated without dropout, in float32. Raises ValueError for less than one
+    steps (B, T, K), lengths (B,), conditions (B, C); ``indices`` are the sequences' own numbers, None for
+    0 .. B - 1. The network is evaluated without dropout, in float32. Raises ValueError for less than one
     sample.
     """
     if samples < 1:
@@ -90,8 +91,9 @@ def draws(
         noise = torch.from_numpy(draw.standard_normal((samples, model.size.latent), np.float32)).to(x.device)
         posterior = model.encode(x, lengths[one], told)
         z = posterior.sample(noise)
-        own = log_normal(noise) - 0.5 * posterior.logvar.double().sum()  # log q(z|x)
-        prior = model.log_prior(z)
+        own = normal_log_density(noise.double()) - 0.5 * posterior.logvar.double().sum()  # log q(z|x)
+        learnt = model.log_prior(z)
+        prior = normal_log_density(z.double()) if learnt is None else learnt.double()
         if stepper is None:
             rows = (x, lengths[one], told)
             parts = [
@@ -100,12 +102,7 @@ def draws(
             ]
         else:
             parts = [nll_at(stepper, part, x[0], told) for part in z.split(MOST_ROWS)]
-        yield Draws(z, told, log_normal(z) if prior is None else prior.double(), -torch.cat(parts) - own)
-
-
-def log_normal(z: Tensor) -> Tensor:
-    """log N(z; 0, I) (N,) in float64 of z (N, Z)."""
-    return -0.5 * (z.double().square() + math.log(2 * math.pi)).sum(1)
+        yield Draws(z, told, prior, -torch.cat(parts) - own)
 
 
 def nll_at(stepper: Stepper, z: Tensor, steps: Tensor, condition: Tensor) -> Tensor:

@@ -106,14 +106,10 @@ class Mixture(NamedTuple):
         which = torch.searchsorted(edges, at, right=True)[:, 0]
         return self.means[which] + self.scales[which] * noise
 
-    def log_density(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """log p(z) (N,) nats of z (N, Z), each row told its conditions (N, n or more)."""
-        kinds, kind = self.serving(conditions).unique(dim=0, return_inverse=True)
-        found = z.new_empty(len(z))
-        for number, own in enumerate(kinds):
-            components = Posterior(self.means[own], 2 * self.scales[own].log())
-            found[kind == number] = aggregate_log_density(z[kind == number], components)
-        return found
+    def log_density(self, z: Tensor, condition: Tensor) -> Tensor:
+        """log p(z) (N,) nats of z (N, Z), all told one condition (1, n or more)."""
+        own = self.serving(condition)[0]
+        return aggregate_log_density(z, Posterior(self.means[own], 2 * self.scales[own].log()))
 
     def serving(self, conditions: Tensor) -> Tensor:
         """(N, C) bool: the components for rows told conditions (N, n or more)."""

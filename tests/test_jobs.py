@@ -406,9 +406,8 @@ def test_what_runs_can_be_cancelled_and_a_killed_child_is_told(tmp_path: Path, t
     first, second = (jobs.submit(Train(corpus=corpus, settings=ENDLESS)).id for _ in range(2))
     until(lambda: jobs.get(first).history)
     running = jobs.get(first)
-    assert (running.state, running.model) == ("running", f"job-{first}") and jobs.get(
-        second
-    ).state == "queued"
+    assert (running.state, running.model) == ("running", f"job-{first}")
+    assert jobs.get(second).state == "queued"
     assert running.history[0]["step"] == 20
     child = jobs.children[first]
     assert jobs.cancel(first).state == "cancelled"
